@@ -1,0 +1,1 @@
+from unet_monai.inferers.overlap_tile import OverlapTileInferer as OverlapTileInferer

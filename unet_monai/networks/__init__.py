@@ -1,0 +1,1 @@
+from unet_monai.networks.valid_unet import ValidUNet as ValidUNet

@@ -1,0 +1,230 @@
+"""The U-Net of Ronneberger, Fischer and Brox (2015), https://arxiv.org/abs/1505.04597, with unpadded convolutions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from math import prod, sqrt
+
+import torch
+from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.utils import ensure_tuple_rep
+from torch import nn
+
+from unet_monai.networks.tile_shapes import context_border, output_size
+
+PerAxis = int | Sequence[int]
+PerLevel = PerAxis | Sequence[Sequence[int]]
+
+
+class DoubleConv(nn.Sequential):
+    """Two unpadded convolutions, each followed by a ReLU; optionally normalised before it.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of both convolutions.
+        kernel_size: kernel side along each axis.
+        norm: ``"batch"`` or None.
+        dropout: probability of the dropout that closes the block; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        norm: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, channels in ((1, in_channels), (2, out_channels)):
+            layers[f"conv{i}"] = Conv[Conv.CONV, spatial_dims](channels, out_channels, tuple(kernel_size))
+            if norm is not None:
+                layers[f"norm{i}"] = Norm[norm, spatial_dims](out_channels)
+            layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        if dropout > 0:
+            layers["dropout"] = nn.Dropout(dropout)
+        super().__init__(layers)
+
+
+class Down(nn.Module):
+    """One step of the contracting path: max-pool, then two convolutions."""
+
+    def __init__(self, spatial_dims: int, pool_size: Sequence[int], convs: DoubleConv) -> None:
+        super().__init__()
+        self.pool = Pool[Pool.MAX, spatial_dims](tuple(pool_size))
+        self.convs = convs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Halve the map (B, C, *S), then convolve it."""
+        return self.convs(self.pool(x))
+
+
+class Up(nn.Module):
+    """One step of the expanding path: up-convolution, concatenation with the cropped skip, then two convolutions.
+
+    Args:
+        up_conv: transposed convolution whose kernel and stride are the level's pooling.
+        convs: the two convolutions after the concatenation.
+        margin: pixels to crop from each side of the skip along each axis.
+    """
+
+    def __init__(self, up_conv: nn.Module, convs: DoubleConv, margin: Sequence[int]) -> None:
+        super().__init__()
+        self.up_conv = up_conv
+        self.convs = convs
+        self.margin = tuple(margin)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Double the map ``x`` (B, C, *S) and join it with the centre of ``skip``; the up-sampled channels come first."""
+        centre = (..., *(slice(m, -m or None) for m in self.margin))
+        return self.convs(torch.cat([self.up_conv(x), skip[centre]], dim=1))
+
+
+class ValidUNet(nn.Module):
+    """Segment tiles with the network of the paper's Figure 1; its defaults are the paper's (572 px in, 388 px out).
+
+    Source: https://arxiv.org/abs/1505.04597, section 2. Not stated there and chosen here: no ReLU after the
+    up-convolution (none is drawn in Figure 1; the authors' release has one), dropout of 0.5 at the end of the two
+    lowest contracting levels (as in the release). Weights are drawn from N(0, 2 / N), where N is the number of
+    incoming nodes of one neuron: kernel volume x input channels, and just the input channels for an up-convolution,
+    whose kernel does not overlap itself. Biases start at 0.
+
+    Normalisation over a tile (instance, group, layer) is not offered: it would make the scores of a pixel depend on the
+    tile it was computed in.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: classes.
+        features: channels of each level, the highest resolution first; their number sets the depth.
+        kernel_size: odd kernel side: one for all, one per axis, or per level one per axis (as many as ``features``).
+        pool_size: pooling, 1 or 2: one for all, one per axis, or per level one per axis (one fewer than ``features``).
+            A stack with thick slices keeps its z with, for example, ``[[2, 2, 1], [2, 2, 1], ...]`` and kernels to match.
+        norm: ``"batch"`` or None.
+        dropout: probability of both dropouts; 0 for none.
+        last_up_features: channels of the last up-convolution; None for ``features[0]``. The authors' release kept 128.
+
+    Attributes:
+        border: pixels lost on each side, per axis.
+        poolings: number of halvings, per axis.
+
+    Raises:
+        ValueError: for an argument outside of the above.
+
+    Example:
+        >>> network = ValidUNet(features=(4, 8, 16, 32, 64)).eval()
+        >>> network(torch.zeros(1, 1, 204, 188)).shape
+        torch.Size([1, 2, 20, 4])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        *,
+        features: Sequence[int] = (64, 128, 256, 512, 1024),
+        kernel_size: PerLevel = 3,
+        pool_size: PerLevel = 2,
+        norm: str | None = None,
+        dropout: float = 0.5,
+        last_up_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        levels = len(features)
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
+        if levels < 2:
+            raise ValueError(f"features must hold at least 2 levels, got {tuple(features)}.")
+        if norm not in (None, "batch"):
+            raise ValueError(f"norm must be 'batch' or None (others depend on the tile), got {norm!r}.")
+        kernels = _per_level("kernel_size", kernel_size, levels, spatial_dims)
+        pools = _per_level("pool_size", pool_size, levels - 1, spatial_dims)
+        if any(k < 1 or k % 2 == 0 for row in kernels for k in row):
+            raise ValueError(f"kernel_size must be odd along each axis, got {kernel_size}.")
+        if any(p not in (1, 2) for row in pools for p in row):
+            raise ValueError(f"pool_size must be 1 or 2 along each axis, got {pool_size}.")
+
+        axes = range(spatial_dims)
+        self.border = tuple(context_border([k[a] for k in kernels], [p[a] for p in pools]) for a in axes)
+        self.poolings = tuple(sum(p[a] == 2 for p in pools) for a in axes)
+
+        def double_conv(level: int, channels: int, drop: float = 0.0) -> DoubleConv:
+            return DoubleConv(spatial_dims, channels, features[level], kernels[level], norm, drop)
+
+        def up(level: int) -> Up:
+            up_features = features[level] if level or last_up_features is None else last_up_features
+            up_conv = Conv[Conv.CONVTRANS, spatial_dims](features[level + 1], up_features, pools[level], pools[level])
+            below = [context_border([k[a] for k in kernels[level + 1 :]], [p[a] for p in pools[level + 1 :]]) for a in axes]
+            margin = [p * b for p, b in zip(pools[level], below, strict=True)]
+            return Up(up_conv, double_conv(level, up_features + features[level]), margin)
+
+        drops = [0.0] * (levels - 2) + [dropout] * 2
+        self.input_block = double_conv(0, in_channels, drops[0])
+        self.downs = nn.ModuleList(
+            Down(spatial_dims, pools[i - 1], double_conv(i, features[i - 1], drops[i])) for i in range(1, levels)
+        )
+        self.ups = nn.ModuleList(up(i) for i in reversed(range(levels - 1)))
+        self.output_conv = Conv[Conv.CONV, spatial_dims](features[0], out_channels, 1)
+        self.apply(_initialise)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the class scores (logits) of the tile's centre.
+
+        Args:
+            x: tiles (B, in_channels, *S), float, intensities of about [0, 1].
+
+        Returns:
+            Scores (B, out_channels, *S - 2 * border).
+
+        Raises:
+            ValueError: when the poolings do not fit a side of the tile; names the nearest sides that work.
+        """
+        self.output_size(x.shape[2:])
+        maps = [self.input_block(x)]
+        for down in self.downs:
+            maps.append(down(maps[-1]))
+        x = maps.pop()
+        for up in self.ups:
+            x = up(x, maps.pop())
+        return self.output_conv(x)
+
+    def output_size(self, input_size: PerAxis) -> tuple[int, ...]:
+        """Compute the size of the scores for an input tile of ``input_size`` pixels (one side, or one per axis).
+
+        Raises:
+            ValueError: when the network cannot take that size; names the nearest sides that work.
+
+        Example:
+            >>> ValidUNet(features=(2, 4, 8, 16, 32)).output_size(572)
+            (388, 388)
+        """
+        sizes = ensure_tuple_rep(input_size, len(self.border))
+        return tuple(output_size(n, b, 2**p) for n, b, p in zip(sizes, self.border, self.poolings, strict=True))
+
+
+def _per_level(name: str, value: PerLevel, levels: int, spatial_dims: int) -> list[tuple[int, ...]]:
+    """Spell a setting out as one value per level and axis."""
+    nested = not isinstance(value, int) and any(not isinstance(row, int) for row in value)
+    rows = list(value) if nested and not isinstance(value, int) else [value] * levels
+    if len(rows) != levels:
+        raise ValueError(f"{name} must hold one row for each of {levels} levels, got {value}.")
+    if any(not isinstance(row, int) and len(row) != spatial_dims for row in rows):
+        raise ValueError(f"{name} must hold one value for each of {spatial_dims} axes, got {value}.")
+    return [ensure_tuple_rep(row, spatial_dims) for row in rows]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw the weights of one layer from N(0, 2 / N), N its incoming nodes per neuron."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        incoming = module.in_channels * prod(module.kernel_size)
+    elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        incoming = module.in_channels
+    else:
+        return
+    nn.init.normal_(module.weight, std=sqrt(2 / incoming))
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
