@@ -1,0 +1,12 @@
+from unet_monai.data.datalist import find_images as find_images
+from unet_monai.data.datalist import find_pairs as find_pairs
+from unet_monai.data.datalist import load_split as load_split
+from unet_monai.data.datalist import split_pairs as split_pairs
+from unet_monai.data.demo import demo_dataset as demo_dataset
+from unet_monai.data.demo import draw_cells as draw_cells
+from unet_monai.data.image_io import IGNORE_LABEL as IGNORE_LABEL
+from unet_monai.data.image_io import CellImageReader as CellImageReader
+from unet_monai.data.image_io import LabelReader as LabelReader
+from unet_monai.data.image_io import write_instances as write_instances
+from unet_monai.data.tile_dataset import DrawSampler as DrawSampler
+from unet_monai.data.tile_dataset import TileDataset as TileDataset

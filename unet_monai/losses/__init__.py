@@ -1,0 +1,1 @@
+from unet_monai.losses.weighted_cross_entropy import WeightedCrossEntropyLoss as WeightedCrossEntropyLoss

@@ -1,0 +1,40 @@
+"""Decide which weights inference uses, and say so."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def find_weights(bundle_root: str, checkpoint: str | None = None) -> str:
+    """Find the weights: ``checkpoint`` if given, else what training wrote, else what the bundle was shipped with.
+
+    Args:
+        bundle_root: folder of the bundle; training writes ``models/model.pt`` there, shipped weights are in ``weights/``.
+        checkpoint: path given by the user, or None.
+
+    Returns:
+        The path of the weights; it is logged.
+
+    Raises:
+        FileNotFoundError: when the given file does not exist, or none was given and there is none.
+        ValueError: when several files were shipped and none is given.
+    """
+    root = Path(bundle_root)
+    trained, shipped = root / "models" / "model.pt", sorted((root / "weights").glob("*.pt"))
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        if not path.is_file():
+            raise FileNotFoundError(f"checkpoint must be an existing file, got {checkpoint}.")
+    elif trained.is_file():
+        path = trained
+    elif len(shipped) == 1:
+        path = shipped[0]
+    elif shipped:
+        raise ValueError(f"checkpoint must name one of {', '.join(map(str, shipped))}, got None.")
+    else:
+        raise FileNotFoundError(f"no weights at {trained}: train first, or give a file with --checkpoint.")
+    logger.info("weights: %s", path)
+    return str(path)

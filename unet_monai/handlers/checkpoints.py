@@ -1,0 +1,133 @@
+"""Write and read training states so that a kill, at any moment, leaves a whole file."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomically(state: Any, path: str | Path) -> None:
+    """Save ``state`` with ``torch.save`` under a temporary name, then rename it: ``path`` is the old or the new file."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    torch.save(state, partial)
+    os.replace(partial, target)
+
+
+class CheckpointHandler:
+    """Keep the best weights and the last training state, after each epoch of the trainer.
+
+    The weights are the network's plain state dict: those of the best validation so far, or the newest ones where there is
+    nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
+
+    Args:
+        weights_path: file of the weights, such as ``models/model.pt``.
+        state_path: file of the training state, for :class:`ResumeHandler`.
+        network: network to save.
+        optimizer: its optimiser.
+        lr_scheduler: its schedule.
+        evaluator: the engine that validates; its key metric decides.
+    """
+
+    def __init__(
+        self,
+        weights_path: str,
+        state_path: str,
+        network: nn.Module,
+        optimizer: Optimizer,
+        lr_scheduler: LRScheduler,
+        evaluator: Engine,
+    ) -> None:
+        self.weights_path = weights_path
+        self.state_path = state_path
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.evaluator = evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save after an epoch."""
+        best = self.evaluator.state
+        never_validated = best.best_metric_epoch == -1 or math.isnan(best.best_metric)
+        if never_validated or best.best_metric_epoch == engine.state.epoch:
+            save_atomically(self.network.state_dict(), self.weights_path)
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "best_metric": float(best.best_metric),
+            "best_metric_epoch": int(best.best_metric_epoch),
+        }
+        save_atomically(state, self.state_path)
+
+
+class ResumeHandler:
+    """Go on with an interrupted training from the state that :class:`CheckpointHandler` wrote.
+
+    Args:
+        state_path: file of the training state.
+        network: network to load into.
+        optimizer: its optimiser.
+        lr_scheduler: its schedule.
+        evaluator: the engine that validates; it gets the best metric so far.
+        map_location: device of the loaded tensors.
+
+    Raises:
+        FileNotFoundError: when training starts and the file does not exist.
+        ValueError: when that training had no fewer epochs than are asked for now.
+    """
+
+    def __init__(
+        self,
+        state_path: str,
+        network: nn.Module,
+        optimizer: Optimizer,
+        lr_scheduler: LRScheduler,
+        evaluator: Engine,
+        map_location: torch.device | str,
+    ) -> None:
+        self.state_path = state_path
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.evaluator = evaluator
+        self.map_location = map_location
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the state before the first epoch."""
+        if not Path(self.state_path).is_file():
+            raise FileNotFoundError(f"no training to resume at {self.state_path}: leave out --resume to start one.")
+        state = torch.load(self.state_path, map_location=self.map_location, weights_only=True)
+        if state["epoch"] >= engine.state.max_epochs:
+            raise ValueError(
+                f"epochs must exceed the {state['epoch']} already trained to resume, got {engine.state.max_epochs}."
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        self.evaluator.state.best_metric = state["best_metric"]
+        self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        logger.info("resumed after epoch %d from %s", state["epoch"], self.state_path)

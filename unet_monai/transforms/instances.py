@@ -1,0 +1,234 @@
+"""From the scores of the network to instances: the inverse of cutting ridges between touching cells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
+from scipy import ndimage, special
+
+from unet_monai.transforms.touching_ridge import box_extreme, nearby_ids, touching_ridge
+
+
+def fill_component_holes(components: np.ndarray) -> np.ndarray:
+    """Give every hole that lies inside one component to that component.
+
+    A hole is a connected piece of background (8-connected in 2-D, 26 in 3-D) that does not reach the edge of the
+    array. One that also encloses another component stays, so that nested components are never joined.
+
+    Args:
+        components: integer array (*S), 4-connected components (6 in 3-D), 0 background.
+
+    Returns:
+        A filled copy.
+
+    Example:
+        >>> fill_component_holes(np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]]))
+        array([[1, 1, 1, 0],
+               [1, 1, 1, 0],
+               [1, 1, 1, 0]])
+    """
+    background = components == 0
+    holes, count = ndimage.label(background, ndimage.generate_binary_structure(components.ndim, components.ndim))
+    lowest_near, highest_near = nearby_ids(components, radius=1)
+    rim = background & (highest_near > 0)
+    lowest = np.full(count + 1, np.iinfo(components.dtype).max, components.dtype)
+    highest = np.zeros(count + 1, components.dtype)
+    np.minimum.at(lowest, holes[rim], lowest_near[rim])
+    np.maximum.at(highest, holes[rim], highest_near[rim])
+    owner = np.where(lowest == highest, highest, 0)
+    for axis in range(components.ndim):
+        owner[np.take(holes, (0, -1), axis)] = 0
+    return np.where(background, owner[holes], components)
+
+
+def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray:
+    """Remove the components of fewer than `min_size` pixels and renumber the others 1, 2, ... in the same order.
+
+    Args:
+        components: integer array (*S), 0 background.
+        min_size: least size that stays, pixels (voxels).
+
+    Returns:
+        int32 array (*S).
+
+    Example:
+        >>> remove_small_components(np.array([1, 0, 2, 2, 0, 3, 3]), min_size=2)
+        array([0, 0, 1, 1, 0, 2, 2], dtype=int32)
+    """
+    sizes = np.bincount(components.ravel())
+    stays = sizes >= max(min_size, 1)
+    stays[0] = False
+    return np.where(stays, np.cumsum(stays), 0).astype(np.int32)[components]
+
+
+def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
+    """Grow instances back into the ridges that `touching_ridge` had cut between them, and nowhere else.
+
+    Every core is grown by up to `radius` px (Chebyshev; on a tie the lower id wins). A new pixel stays if it lies on
+    the touching ridge of the grown map and in the morphological closing of the cores, that is between two of them:
+    outlines towards the background do not move. A pixel of a cut map is never given to a wrong instance, for it is
+    farther than `radius` from every core but its own. Only the corners where a slanted ridge meets the background are
+    ambiguous, and may differ from the uncut map by `radius` px.
+
+    Args:
+        cores: integer array (*S), 0 background.
+        radius: the radius the ridges were cut with, >= 0; 0 grows nothing.
+
+    Returns:
+        A grown copy.
+
+    Example:
+        >>> regrow_ridges(np.array([[1, 1, 0, 0, 2, 2, 0, 0, 0, 3]]))
+        array([[1, 1, 1, 2, 2, 2, 0, 0, 0, 3]])
+    """
+    grown = cores
+    for _ in range(radius):
+        lowest, highest = nearby_ids(grown, radius=1)
+        grown = np.where((grown == 0) & (highest > 0), lowest, grown)
+    return np.where((cores > 0) | (_closing(cores > 0, radius) & touching_ridge(grown, radius)), grown, 0)
+
+
+def _closing(mask: np.ndarray, radius: int) -> np.ndarray:
+    # The padding lets the erosion see that the background goes on beyond the edge of the array.
+    padded = np.pad(mask, radius, mode="edge")
+    closed = box_extreme(box_extreme(padded, radius, np.maximum), radius, np.minimum)
+    return closed[tuple(slice(radius, radius + length) for length in mask.shape)]
+
+
+def logits_to_instances(
+    logits: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    min_size: int = 20,
+    fill_holes: bool = True,
+    radius: int = 1,
+) -> np.ndarray:
+    """Turn the scores of a two-class network into instances.
+
+    The foreground probability p is the softmax of channel 1. The core is p > threshold (p = threshold is background);
+    its 4-connected components (6 in 3-D) are the instances, after filling their holes, dropping the small ones and
+    growing them back by at most `radius` px into the ridges between them (`fill_component_holes`,
+    `remove_small_components`, `regrow_ridges`).
+
+    Args:
+        logits: scores before the softmax, float array (2, *S), channel 0 background, 1 cell.
+        threshold: probability above which a pixel is core, in (0, 1).
+        min_size: least size of a core in pixels (voxels), holes filled; smaller ones are removed.
+        fill_holes: fill the holes inside one component.
+        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+
+    Returns:
+        int32 array (*S), 0 background, 1, 2, ... numbered by the first core pixel in array order.
+
+    Raises:
+        ValueError: if `logits` has not two channels, or a knob is out of its range.
+
+    Example:
+        >>> logits_to_instances(np.array([[[0, 0, 9, 9, 0, 0, 9, 9]], [[5, 5, 0, 0, 5, 5, 0, 0]]]), min_size=2)
+        array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
+    """
+    _check_knobs(threshold, min_size, radius)
+    if logits.ndim < 2 or logits.shape[0] != 2:
+        raise ValueError(f"logits must have two channels, (2, *S), got shape {tuple(logits.shape)}.")
+    probability = special.expit(logits[1] - logits[0])
+    components, _ = ndimage.label(probability > threshold)
+    if fill_holes:
+        components = fill_component_holes(components)
+    return regrow_ridges(remove_small_components(components, min_size), radius)
+
+
+def _check_knobs(threshold: float, min_size: int, radius: int) -> None:
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1, got {threshold}.")
+    if min_size < 0:
+        raise ValueError(f"min_size must be at least 0, got {min_size}.")
+    if radius < 0:
+        raise ValueError(f"radius must be at least 0, got {radius}.")
+
+
+class LogitsToInstances(Transform):
+    """Turn the scores of a two-class network into instances; see `logits_to_instances` for the steps.
+
+    Args:
+        threshold: probability above which a pixel is core, in (0, 1).
+        min_size: least size of a core in pixels (voxels); smaller ones are removed.
+        fill_holes: fill the holes inside one component.
+        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+
+    Raises:
+        ValueError: if a knob is out of its range.
+
+    Example:
+        >>> LogitsToInstances(min_size=1)(np.array([[[0, 5, 5, 5, 0]], [[5, 0, 0, 0, 5]]]))
+        array([[[1, 0, 0, 0, 2]]], dtype=int32)
+    """
+
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's attribute)
+
+    def __init__(self, *, threshold: float = 0.5, min_size: int = 20, fill_holes: bool = True, radius: int = 1) -> None:
+        _check_knobs(threshold, min_size, radius)
+        self.threshold = threshold
+        self.min_size = min_size
+        self.fill_holes = fill_holes
+        self.radius = radius
+
+    def __call__(self, logits: NdarrayOrTensor) -> NdarrayOrTensor:
+        """Find the instances.
+
+        Args:
+            logits: scores before the softmax, float (2, *S), array or tensor.
+
+        Returns:
+            int32 (1, *S) of the same kind, on the same device, with the same metadata.
+
+        Raises:
+            ValueError: if `logits` has not two channels.
+        """
+        # By way of torch: numpy has no bfloat16.
+        scores = convert_data_type(logits, torch.Tensor, device=torch.device("cpu"), dtype=torch.float32)[0]
+        instances = logits_to_instances(
+            scores.detach().numpy(),
+            threshold=self.threshold,
+            min_size=self.min_size,
+            fill_holes=self.fill_holes,
+            radius=self.radius,
+        )
+        return convert_to_dst_type(instances[None], logits, dtype=np.int32)[0]
+
+
+class LogitsToInstancesd(MapTransform):
+    """Dictionary form of `LogitsToInstances`.
+
+    Args:
+        keys: keys of the scores; each is replaced by its instances.
+        threshold: probability above which a pixel is core, in (0, 1).
+        min_size: least size of a core in pixels (voxels); smaller ones are removed.
+        fill_holes: fill the holes inside one component.
+        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = LogitsToInstances.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        threshold: float = 0.5,
+        min_size: int = 20,
+        fill_holes: bool = True,
+        radius: int = 1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = LogitsToInstances(threshold=threshold, min_size=min_size, fill_holes=fill_holes, radius=radius)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Return a copy of `data` with the scores named by `keys` turned into instances."""
+        return {**data, **{key: self.transform(data[key]) for key in self.key_iterator(data)}}
