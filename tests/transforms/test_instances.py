@@ -57,6 +57,10 @@ class TestInverseOfTheRidge:
         assert np.any(cut(label, radius) != label), "test invalid"
         np.testing.assert_array_equal(instances_of(cut(label, radius), radius=radius), label)
 
+    def test_cells_cut_by_the_edge_of_the_image(self) -> None:
+        cropped = CELLS[2:8, 2:11]
+        np.testing.assert_array_equal(instances_of(cut(cropped), radius=1), cropped)
+
     @pytest.mark.parametrize("seed", range(4))
     @pytest.mark.parametrize("radius", [1, 2])
     def test_no_pixel_goes_to_a_wrong_instance(self, seed: int, radius: int) -> None:
@@ -123,12 +127,20 @@ class TestHoles:
         """)
         np.testing.assert_array_equal(fill_component_holes(nested), nested)
 
-    def test_holes_at_the_edge_stay_open(self) -> None:
+    def test_holes_at_the_edge_or_open_at_a_corner_stay(self) -> None:
         bay = draw("""
             1.1
             111
         """)
+        corner = draw("""
+            .....
+            .111.
+            .1.1.
+            .11..
+            .....
+        """)
         np.testing.assert_array_equal(fill_component_holes(bay), bay)
+        np.testing.assert_array_equal(fill_component_holes(corner), corner)
 
     def test_a_hollow_ball_is_filled(self) -> None:
         ball = np.pad(np.ones((4, 4, 4), np.int32), 1)
@@ -158,7 +170,7 @@ class TestComponents:
 
     def test_small_ones_go_and_the_rest_is_compact(self) -> None:
         assert remove_small_components(np.array([1, 0, 2, 2, 0, 3, 3, 3]), 3).tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
-        assert remove_small_components(np.array([1, 0, 2]), 0).tolist() == [1, 0, 2]
+        assert remove_small_components(np.array([1, 0, 3]), 0).tolist() == [1, 0, 2]
 
     def test_size_counts_the_filled_hole(self) -> None:
         ring = np.pad(np.ones((3, 3), np.int32), 1)

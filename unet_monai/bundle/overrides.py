@@ -10,26 +10,24 @@ import fire.parser
 from monai.bundle import ConfigParser
 
 # The options of `python -m monai.bundle run` itself, which are no keys of a config.
-RUN_OPTIONS = (
-    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_type properties_path"
-).split()
+RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "logging_file", "args_file", "tracking")
 
 
 def override_names(argv: Sequence[str]) -> list[str]:
-    """List the names that a command line sets: ``--epochs 5`` and ``--network_def#dropout=0.1`` alike.
+    """List the names that a command line sets: ``--epochs 5``, ``--val-interval 2`` and ``--loss#w=1`` alike.
 
     Example:
         >>> override_names(["run", "training", "--config_file", "train.json", "--epochs=5", "--roi_size", "-1"])
         ['config_file', 'epochs', 'roi_size']
     """
-    return [word[2:].split("=", 1)[0] for word in argv if word.startswith("--") and len(word) > 2]
+    return [word[2:].split("=", 1)[0].replace("-", "_") for word in argv if word.startswith("--") and len(word) > 2]
 
 
 def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | None:
     """Find the first name that is neither a key of the config nor an option of the command.
 
-    A nested name (``network_def#dropout`` or ``network_def::dropout``) may add an argument to an existing component, but
-    its component must exist.
+    A nested name (``network_def#dropout`` or ``network_def::dropout``) may add an argument to a component, which must
+    exist.
 
     Args:
         names: names set on the command line.

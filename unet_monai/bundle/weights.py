@@ -12,7 +12,7 @@ def find_weights(bundle_root: str, checkpoint: str | None = None) -> str:
     """Find the weights: ``checkpoint`` if given, else what training wrote, else what the bundle was shipped with.
 
     Args:
-        bundle_root: folder of the bundle; training writes ``models/model.pt`` there, shipped weights are in ``weights/``.
+        bundle_root: folder of the bundle; training writes ``models/model.pt`` in it, and ``weights/`` is shipped.
         checkpoint: path given by the user, or None.
 
     Returns:

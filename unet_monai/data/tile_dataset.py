@@ -80,9 +80,7 @@ class DrawSampler(DistributedSampler):
 
     def __init__(self, dataset: Dataset, num_samples: int, num_replicas: int = 1, rank: int = 0) -> None:
         if num_samples < 1 or num_samples % num_replicas:
-            raise ValueError(
-                f"num_samples must be a positive multiple of the {num_replicas} ranks, got {num_samples}."
-            )
+            raise ValueError(f"num_samples must be a positive multiple of the {num_replicas} ranks, got {num_samples}.")
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         self.draws = num_samples
 

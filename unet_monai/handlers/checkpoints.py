@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines.workflow import Workflow
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def save_atomically(state: Any, path: str | Path) -> None:
-    """Save ``state`` with ``torch.save`` under a temporary name, then rename it: ``path`` is the old or the new file."""
+    """Save ``state`` under a temporary name, then rename it: ``path`` is always the old or the new file, whole."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
@@ -29,8 +30,8 @@ def save_atomically(state: Any, path: str | Path) -> None:
 class CheckpointHandler:
     """Keep the best weights and the last training state, after each epoch of the trainer.
 
-    The weights are the network's plain state dict: those of the best validation so far, or the newest ones where there is
-    nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
+    The weights are the network's plain state dict: those of the best validation so far, or the newest ones where there
+    is nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
 
     Args:
         weights_path: file of the weights, such as ``models/model.pt``.
@@ -48,7 +49,7 @@ class CheckpointHandler:
         network: nn.Module,
         optimizer: Optimizer,
         lr_scheduler: LRScheduler,
-        evaluator: Engine,
+        evaluator: Workflow,
     ) -> None:
         self.weights_path = weights_path
         self.state_path = state_path
@@ -57,11 +58,11 @@ class CheckpointHandler:
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Workflow) -> None:
         """Save after an epoch."""
         best = self.evaluator.state
         never_validated = best.best_metric_epoch == -1 or math.isnan(best.best_metric)
@@ -101,7 +102,7 @@ class ResumeHandler:
         network: nn.Module,
         optimizer: Optimizer,
         lr_scheduler: LRScheduler,
-        evaluator: Engine,
+        evaluator: Workflow,
         map_location: torch.device | str,
     ) -> None:
         self.state_path = state_path
@@ -111,11 +112,11 @@ class ResumeHandler:
         self.evaluator = evaluator
         self.map_location = map_location
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Workflow) -> None:
         """Load the state before the first epoch."""
         if not Path(self.state_path).is_file():
             raise FileNotFoundError(f"no training to resume at {self.state_path}: leave out --resume to start one.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines.workflow import Workflow
 
 
 class EpochSeedHandler:
@@ -16,10 +17,10 @@ class EpochSeedHandler:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Workflow) -> None:
         """Seed the epoch that starts."""
         torch.manual_seed(self.seed + engine.state.epoch)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines.workflow import Workflow
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
@@ -18,8 +19,8 @@ from unet_monai.pictures import contact_sheet, draw_overlay
 class OverlayHandler:
     """Draw the first validation images with the true and the predicted contours, after each validation.
 
-    Attach it to an evaluator whose output holds ``image``, ``label`` and, as instances, ``pred``. Of a volume the middle
-    slice is drawn.
+    Attach it to an evaluator whose output holds ``image``, ``label`` and, as instances, ``pred``. Of a volume the
+    middle slice is drawn.
 
     Args:
         path: sheet to write, such as ``output/overlays.png``.
@@ -34,17 +35,17 @@ class OverlayHandler:
         self.pictures: list[np.ndarray] = []
         self.titles: list[str] = []
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.draw)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, engine: Workflow) -> None:
         """Begin a new sheet."""
         self.pictures, self.titles = [], []
 
-    def draw(self, engine: Engine) -> None:
+    def draw(self, engine: Workflow) -> None:
         """Draw the images of one batch, while there is room on the sheet."""
         for item in engine.state.output[: self.max_images - len(self.pictures)]:
             pred, label = (item[key][0].cpu().numpy() for key in ("pred", "label"))
@@ -54,7 +55,7 @@ class OverlayHandler:
             self.titles.append(f"{name}  {found}")
             self.pictures.append(draw_overlay(*(_picture(item[key]) for key in ("image", "pred", "label"))))
 
-    def write(self, engine: Engine) -> None:
+    def write(self, engine: Workflow) -> None:
         """Write the sheet."""
         if not self.pictures:
             return

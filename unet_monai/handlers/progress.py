@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines.workflow import Workflow
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -19,40 +20,40 @@ class ProgressHandler:
         evaluator: the engine that validates; its key metric is shown.
     """
 
-    def __init__(self, evaluator: Engine) -> None:
+    def __init__(self, evaluator: Workflow) -> None:
         self.evaluator = evaluator
         self.loss: float | None = None
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.validated)
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self.finish)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, engine: Workflow) -> None:
         """Open the bar, at the step that a resumed training starts from."""
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(total=total, initial=engine.state.iteration, desc="training", unit="step", mininterval=1.0)
 
-    def step(self, engine: Engine) -> None:
+    def step(self, engine: Workflow) -> None:
         """Count a step and average its loss into the running one."""
         loss = float(engine.state.output[0]["loss"])
         self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
         self.bar.set_postfix(self._figures(engine), refresh=False)
         self.bar.update()
 
-    def validated(self, engine: Engine) -> None:
+    def validated(self, engine: Workflow) -> None:
         """Show an epoch's validation at once."""
         self.bar.set_postfix(self._figures(engine))
 
-    def finish(self, engine: Engine, error: BaseException | None = None) -> None:
+    def finish(self, engine: Workflow, error: BaseException | None = None) -> None:
         """Close the bar; pass an error on."""
         self.bar.close()
         if error is not None:
             raise error
 
-    def _figures(self, engine: Engine) -> dict[str, str]:
+    def _figures(self, engine: Workflow) -> dict[str, str]:
         figures = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}", "loss": f"{self.loss:.3f}"}
         state = self.evaluator.state
         if state.key_metric_name in state.metrics:
@@ -71,21 +72,21 @@ class FileProgressHandler:
     def __init__(self, output_dir: str) -> None:
         self.output_dir = output_dir
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, engine: Workflow) -> None:
         """Open the bar."""
         self.bar = tqdm(total=engine.state.epoch_length, desc="segmenting", unit="image")
 
-    def step(self, engine: Engine) -> None:
+    def step(self, engine: Workflow) -> None:
         """Count the images of a batch."""
         self.bar.update(len(engine.state.output))
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Workflow) -> None:
         """Close the bar."""
         self.bar.close()
         logger.info("%d images segmented, results in %s", self.bar.n, self.output_dir)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ignite.engine import Engine, Events
-from torch.utils.data import Dataset
+from ignite.engine import Events
+from monai.data.dataset import Dataset
+from monai.engines.workflow import Workflow
 
 
 class SplitHandler:
@@ -23,11 +24,11 @@ class SplitHandler:
         self.train_dataset = train_dataset
         self.val_dataset = val_dataset
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Workflow) -> None:
         """Write the lists."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         split = {"training": self.train_dataset.data, "validation": self.val_dataset.data}

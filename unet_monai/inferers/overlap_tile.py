@@ -1,4 +1,4 @@
-"""The overlap-tile strategy of the paper's Figure 2: any image size, the same scores as one pass over the whole image."""
+"""The overlap-tile strategy of the paper's Figure 2: any image size, scored as one pass over the whole would."""
 
 from __future__ import annotations
 

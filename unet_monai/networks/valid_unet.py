@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod, sqrt
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
@@ -78,7 +79,7 @@ class Up(nn.Module):
         self.margin = tuple(margin)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """Double the map ``x`` (B, C, *S) and join it with the centre of ``skip``; the up-sampled channels come first."""
+        """Double the map ``x`` (B, C, *S) and join it with the centre of ``skip``, the up-sampled channels first."""
         centre = (..., *(slice(m, -m or None) for m in self.margin))
         return self.convs(torch.cat([self.up_conv(x), skip[centre]], dim=1))
 
@@ -102,12 +103,13 @@ class ValidUNet(nn.Module):
         features: channels of each level, the highest resolution first; their number sets the depth.
         kernel_size: odd kernel side: one for all, one per axis, or per level one per axis (as many as ``features``).
         pool_size: pooling, 1 or 2: one for all, one per axis, or per level one per axis (one fewer than ``features``).
-            A stack with thick slices keeps its z with, for example, ``[[2, 2, 1], [2, 2, 1], ...]`` and kernels to match.
+            A stack of thick slices keeps its z with, for example, ``[[2, 2, 1], [2, 2, 1], ...]`` and kernels to match.
         norm: ``"batch"`` or None.
         dropout: probability of both dropouts; 0 for none.
         last_up_features: channels of the last up-convolution; None for ``features[0]``. The authors' release kept 128.
 
     Attributes:
+        in_channels: channels of the image.
         border: pixels lost on each side, per axis.
         poolings: number of halvings, per axis.
 
@@ -149,6 +151,7 @@ class ValidUNet(nn.Module):
             raise ValueError(f"pool_size must be 1 or 2 along each axis, got {pool_size}.")
 
         axes = range(spatial_dims)
+        self.in_channels = in_channels
         self.border = tuple(context_border([k[a] for k in kernels], [p[a] for p in pools]) for a in axes)
         self.poolings = tuple(sum(p[a] == 2 for p in pools) for a in axes)
 
@@ -158,7 +161,9 @@ class ValidUNet(nn.Module):
         def up(level: int) -> Up:
             up_features = features[level] if level or last_up_features is None else last_up_features
             up_conv = Conv[Conv.CONVTRANS, spatial_dims](features[level + 1], up_features, pools[level], pools[level])
-            below = [context_border([k[a] for k in kernels[level + 1 :]], [p[a] for p in pools[level + 1 :]]) for a in axes]
+            below = [
+                context_border([k[a] for k in kernels[level + 1 :]], [p[a] for p in pools[level + 1 :]]) for a in axes
+            ]
             margin = [p * b for p, b in zip(pools[level], below, strict=True)]
             return Up(up_conv, double_conv(level, up_features + features[level]), margin)
 
@@ -205,11 +210,46 @@ class ValidUNet(nn.Module):
         sizes = ensure_tuple_rep(input_size, len(self.border))
         return tuple(output_size(n, b, 2**p) for n, b, p in zip(sizes, self.border, self.poolings, strict=True))
 
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, torch.Tensor]) -> ValidUNet:
+        """Build the network that a state dict belongs to, with its weights and without dropout.
+
+        Args:
+            state: weights, as ``torch.load("model.pt", weights_only=True)`` returns them.
+
+        Raises:
+            ValueError: when these are not the weights of a ValidUNet.
+
+        Example:
+            >>> ValidUNet.from_state_dict(ValidUNet(features=(4, 8), norm="batch").state_dict()).border
+            (8, 8)
+        """
+        shapes = {name: tuple(weight.shape) for name, weight in state.items()}
+        depth = sum(name.endswith("up_conv.weight") for name in shapes)
+        blocks = ["input_block", *(f"downs.{i}.convs" for i in range(depth))]
+        try:
+            first, last_up = shapes["input_block.conv1.weight"], shapes[f"ups.{depth - 1}.up_conv.weight"]
+            network = cls(
+                len(first) - 2,
+                in_channels=first[1],
+                out_channels=shapes["output_conv.weight"][0],
+                features=[shapes[f"{block}.conv2.weight"][0] for block in blocks],
+                kernel_size=[shapes[f"{block}.conv1.weight"][2:] for block in blocks],
+                pool_size=[shapes[f"ups.{i}.up_conv.weight"][2:] for i in reversed(range(depth))],
+                norm="batch" if "input_block.norm1.weight" in shapes else None,
+                dropout=0.0,
+                last_up_features=last_up[1],
+            )
+        except KeyError as missing:
+            raise ValueError(f"state must hold the weights of a ValidUNet, got none for {missing}.") from None
+        network.load_state_dict(state)
+        return network
+
 
 def _per_level(name: str, value: PerLevel, levels: int, spatial_dims: int) -> list[tuple[int, ...]]:
     """Spell a setting out as one value per level and axis."""
-    nested = not isinstance(value, int) and any(not isinstance(row, int) for row in value)
-    rows = list(value) if nested and not isinstance(value, int) else [value] * levels
+    per_level = not isinstance(value, int) and not all(isinstance(row, int) for row in value)
+    rows: list[Any] = list(value) if per_level else [value] * levels  # type: ignore[arg-type]
     if len(rows) != levels:
         raise ValueError(f"{name} must hold one row for each of {levels} levels, got {value}.")
     if any(not isinstance(row, int) and len(row) != spatial_dims for row in rows):

@@ -50,8 +50,8 @@ class Deformation(NamedTuple):
 def cubic_upsampling(control_points: int, size: int) -> np.ndarray:
     """Build the matrix that interpolates control points to pixels by the natural cubic spline.
 
-    The spline passes through the control points, so a spread of 10 px there is 10 px in the field; it keeps constant and
-    linear displacements as they are.
+    The spline passes through the control points, so a spread of 10 px there is 10 px in the field; it keeps constant
+    and linear displacements as they are.
 
     Returns:
         (size, control_points), float64.
@@ -87,9 +87,7 @@ def source_coordinates(deformation: Deformation, device: torch.device | None = N
     size = deformation.tile_size
     axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in size]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    centre, linear, displacements = (
-        torch.as_tensor(x, dtype=torch.float32, device=device) for x in deformation[1:]
-    )
+    centre, linear, displacements = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in deformation[1:])
     moved = torch.tensordot(linear, offsets, dims=1) + centre.reshape(-1, *[1] * len(size))
     return moved + displacement_field(displacements, size)
 
@@ -123,9 +121,9 @@ class RandElasticDeformation(Randomizable, Transform):
     """Cut a random tile out of an image, deformed as if the tissue had been stretched; one resampling for everything.
 
     Source: https://arxiv.org/abs/1505.04597, section 3.1: random displacement vectors on a coarse 3 x 3 grid, Gaussian
-    with 10 px standard deviation, cubic interpolation per pixel. Here the spread is that **at the control points**, which
-    the field passes through, and the grid spans the tile. Displacements are interpolated, not positions, so magnitude 0
-    changes nothing. (The authors' release smooths with a B-spline, which leaves about half of the stated spread.)
+    with 10 px standard deviation, cubic interpolation per pixel. Here the spread is that **at the control points**,
+    which the field passes through, and the grid spans the tile. Displacements are interpolated, not positions, so
+    magnitude 0 changes nothing. (The authors' release smooths with a B-spline, which leaves about half of the spread.)
 
     Beyond the image it is mirrored; a label (mode ``"nearest"``) becomes -1 there, ignored: weight 0.
 

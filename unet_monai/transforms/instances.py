@@ -95,8 +95,8 @@ def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def _closing(mask: np.ndarray, radius: int) -> np.ndarray:
-    # The padding lets the erosion see that the background goes on beyond the edge of the array.
-    padded = np.pad(mask, radius, mode="edge")
+    # The padding lets the erosion see that the background goes on beyond the edge; dilated cells reach into it.
+    padded = np.pad(mask, radius)
     closed = box_extreme(box_extreme(padded, radius, np.maximum), radius, np.minimum)
     return closed[tuple(slice(radius, radius + length) for length in mask.shape)]
 

@@ -78,8 +78,8 @@ def border_weight_map(
         Weights, float32 (*S).
 
     Example:
-        >>> border_weight_map(np.array([[1, 0, 2, -1]])).round(2).tolist()
-        [[1.0, 10.23, 1.0, 0.0]]
+        >>> border_weight_map(np.array([[1, 0, 2, -1]])).round(2)
+        array([[ 1.  , 10.23,  1.  ,  0.  ]], dtype=float32)
     """
     background, cell = (1.0, 1.0) if class_weights is None else class_weights
     d1, d2 = two_nearest_distances(label, border_reach(w0, sigma))
@@ -114,7 +114,7 @@ class BorderWeightMap(Transform):
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, got {sigma}.")
         if class_weights is not None and (len(class_weights) != 2 or min(class_weights) < 0):
-            raise ValueError(f"class_weights must be two weights, background and cell, not negative, got {class_weights}.")
+            raise ValueError(f"class_weights must be two, background and cell, not negative, got {class_weights}.")
         self.w0 = w0
         self.sigma = sigma
         self.class_weights = class_weights

@@ -1,0 +1,148 @@
+"""The configs as text: what they may compute, what they share, what MONAI's own checks say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from tests.bundle.conftest import REPOSITORY
+
+CONFIGS = REPOSITORY / "bundle" / "configs"
+FILES = sorted(path.name for path in CONFIGS.glob("*.json"))
+RUNNABLE = {"train.json": ["train.json"], "evaluate.json": ["train.json", "evaluate.json"]}
+RUNNABLE |= {"paper.json": ["train.json", "paper.json"], "inference.json": ["inference.json"]}
+
+# What an expression may be: paths, device, .to(@device), list + list, from_engine, run statements and plain look-ups.
+ALLOWED_EXPRESSIONS = [
+    r"@\w+ \+ '/[\w./]+'",
+    r"torch\.device\('cuda' if torch\.cuda\.is_available\(\) else 'cpu'\)",
+    r"@network_def\.to\(@device\)",
+    r"@network_def\.(border|poolings|output_size\(@tile_size\))",
+    r"@network\.parameters\(\)",
+    r"@[\w#]+( \+ @[\w#]+)+",
+    r"@split\['\w+'\]",
+    r"@steps_per_epoch \* @batch_size",
+    r"not @resume",
+    r"monai\.handlers\.from_engine\(\[[\w', ]+\](, first=True)?\)",
+    r"lambda batch: \[item\['image'\]\.meta for item in batch\]",
+    r"monai\.utils\.set_determinism\(seed=@seed\)",
+    r"@[\w#]+\.run\(\)",
+    r"import sys",
+    r"sys\.argv",
+]
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((CONFIGS / name).read_text())
+
+
+def strings(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [s for value in node.values() for s in strings(value)]
+    if isinstance(node, list):
+        return [s for value in node for s in strings(value)]
+    return [node] if isinstance(node, str) else []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_expressions_are_trivial(name: str) -> None:
+    expressions = [s[1:] for s in strings(load(name)) if s.startswith("$")]
+    wrong = [e for e in expressions if not any(re.fullmatch(pattern, e) for pattern in ALLOWED_EXPRESSIONS)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_key_is_written_twice(name: str) -> None:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        assert len(keys) == len(set(keys)), f"duplicate key in {keys}"
+        return dict(pairs)
+
+    json.loads((CONFIGS / name).read_text(), object_pairs_hook=refuse_duplicates)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_every_setting_is_used(name: str) -> None:
+    config = ConfigParser.load_config_files([str(CONFIGS / file) for file in RUNNABLE[name]])
+    entries = {"imports", "initialize", "run", "training", "evaluating"}
+    text = json.dumps(config)
+    unused = [key for key in config if key not in entries and not re.search(rf"[@%]{key}\b", text)]
+    # MONAI Label and `bundle_root` overriders look these up themselves; evaluation trains nothing.
+    assert unused == []
+
+
+def test_classes_have_full_names_and_checkpoints_a_device() -> None:
+    for name in FILES:
+        text = (CONFIGS / name).read_text()
+        assert not re.search(r'"_target_": "(unet_monai|torch)?\.', text)
+        for target in re.findall(r'"_target_": "([\w.]+)"', text):
+            ours = target.startswith("unet_monai")
+            assert ours or "." not in target or target.startswith("torch."), target
+        assert text.count('"CheckpointLoader"') == text.count('"load_dict": {"model": "@network"}, "map_location"')
+
+
+def test_nothing_of_ours_is_made_in_initialize() -> None:
+    for name in ("train.json", "inference.json"):
+        assert not any("unet_monai" in s for s in strings(load(name)["initialize"]))
+
+
+def test_training_and_inference_share_network_and_preprocessing() -> None:
+    train, inference = load("train.json"), load("inference.json")
+    assert train["network_def"] == inference["network_def"]
+    of_image = [t for t in train["read_transforms"] if t["keys"] == "image"]
+    assert of_image == inference["preprocessing"]["transforms"]
+    for knob in ("spatial_dims", "in_channels", "threshold", "min_size", "dataset_dir", "device", "bundle_root"):
+        assert train[knob] == inference[knob], knob
+    assert train["validate"]["postprocessing"]["transforms"][0] == inference["postprocessing"]["transforms"][0]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
+def test_monai_finds_all_properties(name: str, kind: str, tmp_path: Path) -> None:
+    weights = tmp_path / "model.pt"
+    weights.touch()
+    override = {"checkpoint": str(weights)} if kind == "infer" else {"output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(str(CONFIGS / name), workflow_type=kind, logging_file=False, **override)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_network_agrees_with_the_metadata() -> None:
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=str(CONFIGS / "inference.json")
+    )
+
+
+def test_metadata_has_what_the_schema_requires(tmp_path: Path) -> None:
+    tensor = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+    texts = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description"]
+    texts += ["authors", "copyright"]
+    tensors = {"type": "object", "patternProperties": {".+": {"type": "object", "required": tensor}}}
+    formats = {key: tensors for key in ("inputs", "outputs", "post_processed_outputs")}
+    schema = {
+        "type": "object",
+        "required": [*texts, "required_packages_version", "network_data_format"],
+        "properties": {
+            **{key: {"type": "string", "minLength": 1} for key in texts},
+            "network_data_format": {"type": "object", "required": list(formats), "properties": formats},
+        },
+    }
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    verify_metadata(str(CONFIGS / "metadata.json"), filepath=str(path))
+    metadata = load("metadata.json")
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_versions_are_those_of_the_constraints() -> None:
+    pinned = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().split() if "==" in line)
+    metadata = load("metadata.json")
+    assert metadata["monai_version"] == pinned["monai"]
+    assert metadata["pytorch_version"] == pinned["torch"]
+    assert metadata["numpy_version"] == pinned["numpy"]
+    for package, version in metadata["required_packages_version"].items():
+        assert pinned[package] == version

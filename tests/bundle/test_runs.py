@@ -1,0 +1,118 @@
+"""The real configs, run as users run them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
+from unet_monai import segment
+from unet_monai.data import draw_cells
+
+
+@pytest.mark.parametrize(("start", "configs"), [(".", "bundle/configs"), ("bundle", "configs"), ("/", None)])
+def test_trains_from_three_working_directories(start: str, configs: str | None, cells: Path, tmp_path: Path) -> None:
+    folder = configs or REPOSITORY / "bundle" / "configs"
+    places = ["--ckpt_dir", tmp_path / "models", "--output_dir", tmp_path / "output"]
+    result = run_bundle(
+        REPOSITORY / start, "training", "--config_file", f"{folder}/train.json", "--dataset_dir", cells, *places, *TINY
+    )
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["model.pt", "split.json"]
+    assert {"last.pt", "overlays.png", "tensorboard"} <= {p.name for p in (tmp_path / "output").iterdir()}
+
+
+def test_defaults_of_a_packed_bundle_draw_and_use_the_demo(packed: Path, tmp_path: Path) -> None:
+    result = run_bundle(tmp_path, "run", "--config_file", packed / "configs" / "train.json", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "Drew the demo set" in result.stdout
+    assert "19 training, 5 validation images" in result.stdout
+    assert {p.name for p in packed.iterdir()} == {"configs", "unet_monai", "models", "output"}
+
+
+def test_split_is_saved_beside_the_weights(trained: Path) -> None:
+    split = json.loads((trained / "models" / "split.json").read_text())
+    assert [Path(item["image"]).stem for item in split["validation"]] == ["cell 4"]
+    assert len(split["training"]) == 4
+
+
+@pytest.mark.parametrize("single_file", [False, True])
+def test_inference_equals_segment(trained: Path, cells: Path, tmp_path: Path, single_file: bool) -> None:
+    source = cells / "images" / "cell 3.png" if single_file else cells / "images"
+    # An untrained network finds nothing at 0.5; the threshold and size are set so that it finds something.
+    knobs = ["--threshold", "0.4", "--min_size", "3", "--network_def#features", "[2,4,8,16,32]"]
+    result = run_bundle(
+        trained, "run", "--config_file", "configs/inference.json", "--input", source, "--output_dir", tmp_path, *knobs
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"weights: {trained / 'models' / 'model.pt'}" in result.stdout
+    assert len(list(tmp_path.iterdir())) == (1 if single_file else 5)
+    written = np.asarray(Image.open(tmp_path / "cell 3.png"))
+    expected = segment(draw_cells(3, (72, 96))[0], trained / "models" / "model.pt", threshold=0.4, min_size=3)
+    assert written.shape == (72, 96)
+    assert len(np.unique(expected)) > 1, "test invalid: nothing was found"
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_evaluation_writes_measures_and_pictures(trained: Path, cells: Path, tmp_path: Path) -> None:
+    files = "['configs/train.json','configs/evaluate.json']"
+    args = ["--dataset_dir", cells, "--output_dir", tmp_path, "--network_def#features", "[2,4,8,16,32]"]
+    result = run_bundle(trained, "evaluating", "--config_file", files, *args)
+    assert result.returncode == 0, result.stderr
+    assert "SEG" in result.stdout
+    names = {p.name for p in (tmp_path / "evaluation").iterdir()}
+    assert {"metrics.csv", "SEG_raw.csv", "DET_raw.csv", "overlays.png"} <= names
+    assert "cell 4" in (tmp_path / "evaluation" / "SEG_raw.csv").read_text()
+
+
+def test_resumed_training_equals_an_undisturbed_one(packed: Path, cells: Path, tmp_path: Path) -> None:
+    def train(name: str, *more: object) -> dict[str, torch.Tensor]:
+        places = ["--ckpt_dir", tmp_path / name / "models", "--output_dir", tmp_path / name / "output"]
+        args = ["--config_file", "configs/train.json", "--dataset_dir", cells, *places, *TINY, *more]
+        result = run_bundle(packed, "training", *args)
+        assert result.returncode == 0, result.stderr
+        return torch.load(tmp_path / name / "output" / "last.pt", weights_only=True)["network"]
+
+    schedule = ["--lr_scheduler#total_iters", 2, "--network_def#dropout", 0.5]
+    train("stopped", *schedule)
+    resumed = train("stopped", *schedule, "--epochs", 2, "--resume", "true")
+    undisturbed = train("undisturbed", *schedule, "--epochs", 2)
+    assert all(torch.equal(resumed[name], weight) for name, weight in undisturbed.items())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--epocs", "5"], "unknown setting '--epocs': did you mean '--epochs'?"),
+        (["--dataset_dir", "no/such/folder"], "no/such/folder"),
+        (["--tile_size", "500"], "such as 492 or 508, got 500."),
+        (["--validation", "xyz*"], "xyz"),
+    ],
+)
+def test_mistakes_stop_before_training(packed: Path, args: list[str], message: str) -> None:
+    result = run_bundle(packed, "training", "--config_file", "configs/train.json", *args)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "step/s" not in result.stderr
+
+
+def test_inference_without_weights_is_an_error(packed: Path, cells: Path, tmp_path: Path) -> None:
+    args = ["--bundle_root", tmp_path, "--dataset_dir", cells]
+    result = run_bundle(packed, "run", "--config_file", "configs/inference.json", *args)
+    assert result.returncode != 0
+    assert "train first, or give a file with --checkpoint." in result.stderr
+
+
+def test_training_without_validation_keeps_the_final_weights(packed: Path, cells: Path, tmp_path: Path) -> None:
+    places = ["--ckpt_dir", tmp_path / "models", "--output_dir", tmp_path / "output"]
+    args = ["--config_file", "configs/train.json", "--dataset_dir", cells, "--validation", "0", *places, *TINY]
+    result = run_bundle(packed, "training", *args)
+    assert result.returncode == 0, result.stderr
+    best = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    last = torch.load(tmp_path / "output" / "last.pt", weights_only=True)["network"]
+    assert all(torch.equal(best[name], weight) for name, weight in last.items())

@@ -1,0 +1,58 @@
+"""The few lines for notebooks: an array in, instances out."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+import torch
+from monai.transforms import ScaleIntensityRangePercentiles
+
+from unet_monai.inferers import OverlapTileInferer
+from unet_monai.networks import ValidUNet
+from unet_monai.transforms import LogitsToInstances
+
+
+def segment(
+    image: np.ndarray,
+    network: ValidUNet | str | PathLike[str],
+    *,
+    threshold: float = 0.5,
+    min_size: int = 20,
+    roi_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Segment one image, exactly as ``bundle/configs/inference.json`` does with its defaults.
+
+    Args:
+        image: rows first: (H, W), or (D, H, W) for a 3-D network; channels last where the network has several.
+        network: a trained network, or the path of its weights, such as ``bundle/models/model.pt``.
+        threshold: probability above which a pixel belongs to a cell.
+        min_size: cells with fewer pixels are dropped.
+        roi_size: side of the tiles; None chooses one that fits the image.
+        device: device to compute on.
+
+    Returns:
+        Instances of the image's (H, W) or (D, H, W), int32: 0 background, 1, 2, ... the cells.
+
+    Raises:
+        ValueError: when the image does not have the network's axes and channels.
+
+    Example:
+        >>> segment(np.random.rand(40, 60), ValidUNet(features=(2, 4, 8, 16, 32))).shape
+        (40, 60)
+    """
+    if not isinstance(network, ValidUNet):
+        network = ValidUNet.from_state_dict(torch.load(network, map_location="cpu", weights_only=True))
+    dims, channels = len(network.border), network.in_channels
+    expected = dims + (channels > 1)
+    if image.ndim != expected or (channels > 1 and image.shape[-1] != channels):
+        raise ValueError(f"image must have {dims} axes for {channels} channel(s), got shape {image.shape}.")
+    # The bundle's own order: channels first, columns before rows.
+    columns_first = image.transpose() if channels > 1 else image.transpose()[None]
+    normalise = ScaleIntensityRangePercentiles(lower=1, upper=99.8, b_min=0, b_max=1, channel_wise=True)
+    tensor = torch.as_tensor(normalise(columns_first.astype(np.float32)), device=device)[None]
+    inferer = OverlapTileInferer(roi_size, border=network.border, poolings=network.poolings)
+    with torch.inference_mode():
+        scores = inferer(tensor, network.to(device).eval())[0]
+    return LogitsToInstances(threshold=threshold, min_size=min_size)(scores)[0].cpu().numpy().transpose()
