@@ -17,7 +17,9 @@ def segment(
     image: np.ndarray,
     network: ValidUNet | str | PathLike[str],
     *,
-    threshold: float = 0.5,
+    threshold: float = 0.7,
+    edge_threshold: float = 0.3,
+    growth: int = 3,
     min_size: int = 20,
     roi_size: int | None = None,
     device: torch.device | str = "cpu",
@@ -27,8 +29,10 @@ def segment(
     Args:
         image: rows first: (H, W), or (D, H, W) for a 3-D network; channels last where the network has several.
         network: a trained network, or the path of its weights, such as ``bundle/models/model.pt``.
-        threshold: probability above which a pixel belongs to a cell.
-        min_size: cells with fewer pixels are dropped.
+        threshold: probability above which a pixel is a cell's core.
+        edge_threshold: probability above which a core grows.
+        growth: pixels by which it grows at most.
+        min_size: cores of fewer pixels are dropped.
         roi_size: side of the tiles; None chooses one that fits the image.
         device: device to compute on.
 
@@ -55,4 +59,7 @@ def segment(
     inferer = OverlapTileInferer(roi_size, border=network.border, poolings=network.poolings)
     with torch.inference_mode():
         scores = inferer(tensor, network.to(device).eval())[0]
-    return LogitsToInstances(threshold=threshold, min_size=min_size)(scores)[0].cpu().numpy().transpose()
+    find_instances = LogitsToInstances(
+        threshold=threshold, edge_threshold=edge_threshold, growth=growth, min_size=min_size
+    )
+    return find_instances(scores)[0].cpu().numpy().transpose()

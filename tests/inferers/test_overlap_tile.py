@@ -55,25 +55,21 @@ def random_sizes(seed: int, network: ValidUNet, most: int) -> tuple[tuple[int, .
     return tuple(image), tuple(tile)
 
 
-def stitched_and_whole(options: dict, seed: int, most: int) -> tuple[torch.Tensor, torch.Tensor, Callable, torch.Tensor]:
+def check_stitched_is_whole(options: dict, seed: int, most: int) -> tuple[float, float]:
+    """Return the largest |stitched - whole| in float64, and in float32 for scores scaled to at most 1."""
     network = make_network(options, seed)
     size, tile = random_sizes(seed, network, most)
-    image = random_image(seed, 1, 1, *size)
-    whole = whole_image_scores(image, network, network.border, network.poolings)
-    assert whole.shape == (1, 2, *size)
     inferer = inferer_for(network, tile, sw_batch_size=1 + seed % 3)
-    return inferer(image, network), whole, inferer, image
-
-
-def check_stitched_is_whole(options: dict, seed: int, most: int) -> tuple[float, float]:
-    """Return the largest |stitched - whole| in float64 and in float32."""
-    stitched, whole, inferer, image = stitched_and_whole(options, seed, most)
-    exact = (stitched - whole).abs().max().item()
-    assert exact < 1e-9
-    network = make_network(options, seed).float()
-    whole32 = whole_image_scores(image.float(), network, network.border, network.poolings)
-    rounded = (inferer(image.float(), network) - whole32).abs().max().item()
-    assert rounded <= 1e-5 * max(1, whole32.abs().max().item())
+    image = random_image(seed, 1, 1, *size)
+    differences = []
+    for dtype in (torch.float64, torch.float32):
+        network, image = network.to(dtype), image.to(dtype)
+        whole = whole_image_scores(image, network, network.border, network.poolings)
+        assert whole.shape == (1, 2, *size)
+        differences.append((inferer(image, network) - whole).abs().max().item())
+    exact, rounded = differences[0], differences[1] / max(1, whole.abs().max().item())
+    assert exact <= 1e-9
+    assert rounded <= 1e-5
     return exact, rounded
 
 
@@ -96,18 +92,24 @@ class TestStitchedIsWhole:
 
     @pytest.mark.slow
     def test_fifty_random_sizes(self, capsys: pytest.CaptureFixture[str]) -> None:
-        cases = [(PAPER_LIKE, 400), ({**SHALLOW, "spatial_dims": 3}, 40), (THICK_SLICES, 60), (DEEP_3D, 30), (SHALLOW, 300)]
-        worst = {"2-D": (0.0, 0.0), "3-D": (0.0, 0.0)}
+        cases = [
+            (PAPER_LIKE, 200),
+            (SHALLOW, 150),
+            ({**SHALLOW, "spatial_dims": 3}, 30),
+            (THICK_SLICES, 40),
+            (DEEP_3D, 20),
+        ]
+        found: dict[str, list[tuple[float, float]]] = {"2-D": [], "3-D": []}
         for seed in range(50):
             options, most = cases[seed % len(cases)]
             name = f"{options.get('spatial_dims', 2)}-D"
-            worst[name] = tuple(max(p) for p in zip(worst[name], check_stitched_is_whole(options, seed, most), strict=True))
+            found[name].append(check_stitched_is_whole(options, seed, most))
         with capsys.disabled():
-            for name, (exact, rounded) in worst.items():
-                print(f"\n{name}: largest |stitched - whole| {exact:.1e} in float64, {rounded:.1e} in float32")
+            for name, pairs in found.items():
+                exact, rounded = (max(p) for p in zip(*pairs, strict=True))
+                print(f"\n{name}, {len(pairs)} cases: |stitched - whole| <= {exact:.1e}, in float32 {rounded:.1e}")
 
-    def test_many_tiles_were_stitched(self) -> None:
-        # 132 -> 260 px tiles, 512 px would need 7 x 7 of the smallest: the random cases above do cross seams.
+    def test_the_random_cases_cross_many_seams(self) -> None:
         counts = []
         for seed in range(4):
             network = make_network(SHALLOW, seed)

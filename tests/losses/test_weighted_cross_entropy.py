@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
+from ignite.engine import Events
+from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
-from monai.utils import set_determinism
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -123,11 +124,11 @@ def test_leaves_its_arguments_alone_and_travels() -> None:
 
 
 def test_runs_in_a_stock_trainer() -> None:
-    set_determinism(seed=0)
+    torch.manual_seed(0)
     network = ValidUNet(features=(2, 4), dropout=0.0)
     before = copy.deepcopy(network.state_dict())
     label = torch.stack([torch.ones(4, 4), torch.full((4, 4), 2.0)])
-    loader = [{"image": torch.rand(1, 1, 20, 20), "label": label[None]}] * 2
+    loader = [{"image": MetaTensor(torch.rand(1, 1, 20, 20)), "label": MetaTensor(label[None])}] * 2
     losses: list[float] = []
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
@@ -136,11 +137,9 @@ def test_runs_in_a_stock_trainer() -> None:
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
         loss_function=WeightedCrossEntropyLoss(),
-        iteration_update=None,
     )
-    trainer.add_event_handler("iteration_completed", lambda engine: losses.append(engine.state.output[0]["loss"]))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output[0]["loss"]))
     trainer.run()
-    set_determinism(seed=None)
     assert len(losses) == 2
     assert losses[1] < losses[0]
     assert not torch.equal(network.output_conv.weight, before["output_conv.weight"])

@@ -98,16 +98,16 @@ class TestSizes:
         [
             ({"features": TINY}, [(188, 188), (204, 316), (572, 188)]),
             ({"features": (2, 4)}, [(18, 20), (24, 40)]),
-            ({"features": (2, 4, 8), "kernel_size": (3, 1)}, [(44, 4), (60, 8)]),
-            ({"features": (2, 4, 8), "kernel_size": [[3, 3], [5, 5], [1, 1]], "pool_size": [[1, 1], [2, 2]]}, [(26, 28), (34, 46)]),
-            ({"features": (2, 4, 8), "kernel_size": [[3, 3], [3, 3], [1, 3]], "pool_size": (2, 1)}, [(28, 21), (32, 30)]),
+            ({"kernel_size": (3, 1)}, [(44, 4), (60, 8)]),
+            ({"kernel_size": [[3, 3], [5, 5], [1, 1]], "pool_size": [[1, 1], [2, 2]]}, [(26, 28), (34, 46)]),
+            ({"kernel_size": [[3, 3], [3, 3], [1, 3]], "pool_size": (2, 1)}, [(28, 21), (32, 30)]),
             ({"spatial_dims": 3, "features": (2, 4)}, [(18, 18, 20), (20, 24, 18)]),
-            ({"spatial_dims": 3, "features": (2, 4, 8)}, [(44, 48, 44)]),
-            ({"spatial_dims": 3, "features": (2, 4, 8), **THICK_SLICES}, [(44, 48, 5), (60, 44, 9)]),
+            ({"spatial_dims": 3}, [(44, 48, 44)]),
+            ({"spatial_dims": 3, **THICK_SLICES}, [(44, 48, 5), (60, 44, 9)]),
         ],
     )
     def test_forward_agrees_with_the_arithmetic(self, options: dict, sizes: list[tuple[int, ...]]) -> None:
-        network = on_meta(**options)
+        network = on_meta(**{"features": (2, 4, 8), **options})
         steps = [2**p for p in network.poolings]
         for size in sizes:
             expected = tuple(output_size(n, b, s) for n, b, s in zip(size, network.border, steps, strict=True))
@@ -174,7 +174,7 @@ class TestUpConvolution:
             ({"spatial_dims": 3, "features": (2, 3), "pool_size": (2, 2, 1)}, (2, 1, 2)),
         ],
     )
-    def test_its_matrix_is_the_transpose_of_the_matching_convolution(self, options: dict, size: tuple[int, ...]) -> None:
+    def test_its_matrix_is_that_of_the_convolution_transposed(self, options: dict, size: tuple[int, ...]) -> None:
         network = ValidUNet(**options).double()
         up_conv = network.ups[0].up_conv
         nn.init.normal_(up_conv.bias)
@@ -204,13 +204,6 @@ class TestForward:
                 torch.testing.assert_close(window, expected, rtol=0, atol=1e-12)
             four_off = network(image[:, :, 4:208, :204])
         assert (four_off - whole[:, :, 4:24, :20]).abs().max() > 1e-3, "a shift out of phase is no shift of the scores"
-
-    def test_every_output_pixel_sees_exactly_the_border_around_it(self) -> None:
-        torch.manual_seed(0)
-        network = ValidUNet(features=(2, 4, 8)).double().eval()
-        image = torch.rand(1, 1, 44, 44, dtype=torch.float64, requires_grad=True)
-        network(image).abs().sum().backward()
-        assert (image.grad != 0).any(dim=-1).all(), "pixels of the tile are never used"
 
     def test_dropout_acts_in_training_only(self) -> None:
         torch.manual_seed(0)

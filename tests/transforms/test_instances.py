@@ -10,6 +10,7 @@ from unet_monai.transforms.instances import (
     LogitsToInstances,
     LogitsToInstancesd,
     fill_component_holes,
+    grow_cores,
     logits_to_instances,
     regrow_ridges,
     remove_small_components,
@@ -42,7 +43,7 @@ def cut(label: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def instances_of(picture: np.ndarray, *, min_size: int = 1, fill_holes: bool = True, radius: int = 0) -> np.ndarray:
-    return logits_to_instances(logits_of(picture > 0), min_size=min_size, fill_holes=fill_holes, radius=radius)
+    return logits_to_instances(logits_of(picture > 0), min_size=min_size, fill_holes=fill_holes, ridge_radius=radius)
 
 
 class TestInverseOfTheRidge:
@@ -186,12 +187,25 @@ class TestComponents:
     def test_threshold_ties_are_background(self) -> None:
         scores = np.zeros((2, 1, 3), np.float32)
         scores[1] = [-0.1, 0, 0.1]
-        assert logits_to_instances(scores, min_size=1).tolist() == [[0, 0, 1]]
+        assert logits_to_instances(scores, threshold=0.5, growth=0, min_size=1).tolist() == [[0, 0, 1]]
+
+    def test_cores_grow_into_probable_pixels_only(self) -> None:
+        probability = np.array([[0.2, 0.4, 0.4, 0.8, 0.9, 0.4, 0.2, 0.4]])
+        scores = np.stack([np.zeros_like(probability), np.log(probability / (1 - probability))])
+        cores = {"threshold": 0.7, "edge_threshold": 0.3, "min_size": 1}
+        assert logits_to_instances(scores, growth=0, **cores).tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]
+        assert logits_to_instances(scores, growth=1, **cores).tolist() == [[0, 0, 1, 1, 1, 1, 0, 0]]
+        assert logits_to_instances(scores, growth=9, **cores).tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
+
+    def test_growth_meets_halfway(self) -> None:
+        cores = np.array([[1, 0, 0, 0, 0, 2]])
+        assert grow_cores(cores, cores == 0, 5).tolist() == [[1, 1, 1, 2, 2, 2]]
+        assert cores.tolist() == [[1, 0, 0, 0, 0, 2]]
 
     def test_threshold_is_the_softmax_of_channel_one(self) -> None:
         scores = np.random.default_rng(0).normal(size=(2, 8, 9)).astype(np.float32)
         probability = torch.softmax(torch.from_numpy(scores), 0)[1].numpy()
-        instances = logits_to_instances(scores, threshold=0.7, min_size=0, fill_holes=False, radius=0)
+        instances = logits_to_instances(scores, threshold=0.7, growth=0, min_size=0, fill_holes=False, ridge_radius=0)
         np.testing.assert_array_equal(instances > 0, probability > 0.7)
 
     def test_no_cells(self) -> None:
@@ -221,10 +235,12 @@ class TestLogitsToInstances:
 
     def test_dictionary_hands_every_knob_on(self) -> None:
         logits = torch.randn(2, 40, 50, generator=torch.Generator().manual_seed(0))
-        knobs = {"threshold": 0.4, "min_size": 3, "fill_holes": False, "radius": 2}
+        knobs = {"threshold": 0.4, "edge_threshold": 0.38, "growth": 1, "min_size": 3, "fill_holes": False}
+        knobs["ridge_radius"] = 2
         out = LogitsToInstancesd("pred", **knobs)({"pred": logits, "label": 1})
         expected = logits_to_instances(logits.numpy(), **knobs)
-        for name, default in {"threshold": 0.5, "min_size": 20, "fill_holes": True, "radius": 1}.items():
+        others = {"threshold": 0.7, "edge_threshold": 0.3, "growth": 3, "min_size": 20, "fill_holes": True}
+        for name, default in {**others, "ridge_radius": 1}.items():
             changed = logits_to_instances(logits.numpy(), **{**knobs, name: default})
             assert np.any(changed != expected), f"test invalid: {name} changes nothing"
         np.testing.assert_array_equal(out["pred"][0].numpy(), expected)
@@ -242,7 +258,10 @@ class TestLogitsToInstances:
             ({"threshold": 1.0}, r"threshold must lie between 0 and 1, got 1\.0\."),
             ({"threshold": 0}, r"threshold must lie between 0 and 1, got 0\."),
             ({"min_size": -1}, r"min_size must be at least 0, got -1\."),
-            ({"radius": -1}, r"radius must be at least 0, got -1\."),
+            ({"edge_threshold": 0}, r"edge_threshold must be above 0 and at most threshold \(0\.7\), got 0\."),
+            ({"edge_threshold": 0.8}, r"edge_threshold must be above 0 and at most threshold \(0\.7\), got 0\.8\."),
+            ({"growth": -1}, r"growth must be at least 0, got -1\."),
+            ({"ridge_radius": -1}, r"ridge_radius must be at least 0, got -1\."),
         ],
     )
     def test_rejects_knobs(self, knob: dict, message: str) -> None:

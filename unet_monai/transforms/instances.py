@@ -67,6 +67,30 @@ def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray
     return np.where(stays, np.cumsum(stays), 0).astype(np.int32)[components]
 
 
+def grow_cores(cores: np.ndarray, within: np.ndarray, radius: int) -> np.ndarray:
+    """Grow instances step by step into the pixels of `within` that touch them, by at most `radius` px (Chebyshev).
+
+    On a tie the lower id wins. Growth follows `within`, so it never jumps a gap.
+
+    Args:
+        cores: integer array (*S), 0 background.
+        within: bool array (*S), where they may grow.
+        radius: steps of one pixel, >= 0.
+
+    Returns:
+        A grown copy.
+
+    Example:
+        >>> grow_cores(np.array([[0, 0, 1, 0, 0, 0, 2]]), np.array([[1, 0, 1, 1, 1, 1, 1]], bool), radius=1)
+        array([[0, 0, 1, 1, 0, 2, 2]])
+    """
+    grown = cores.copy()
+    for _ in range(radius):
+        lowest, highest = nearby_ids(grown, radius=1)
+        grown = np.where((grown == 0) & within & (highest > 0), lowest, grown)
+    return grown
+
+
 def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
     """Grow instances back into the ridges that `touching_ridge` had cut between them, and nowhere else.
 
@@ -87,10 +111,7 @@ def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
         >>> regrow_ridges(np.array([[1, 1, 0, 0, 2, 2, 0, 0, 0, 3]]))
         array([[1, 1, 1, 2, 2, 2, 0, 0, 0, 3]])
     """
-    grown = cores
-    for _ in range(radius):
-        lowest, highest = nearby_ids(grown, radius=1)
-        grown = np.where((grown == 0) & (highest > 0), lowest, grown)
+    grown = grow_cores(cores, cores == 0, radius)
     return np.where((cores > 0) | (_closing(cores > 0, radius) & touching_ridge(grown, radius)), grown, 0)
 
 
@@ -104,24 +125,29 @@ def _closing(mask: np.ndarray, radius: int) -> np.ndarray:
 def logits_to_instances(
     logits: np.ndarray,
     *,
-    threshold: float = 0.5,
+    threshold: float = 0.7,
+    edge_threshold: float = 0.3,
+    growth: int = 3,
     min_size: int = 20,
     fill_holes: bool = True,
-    radius: int = 1,
+    ridge_radius: int = 1,
 ) -> np.ndarray:
     """Turn the scores of a two-class network into instances.
 
-    The foreground probability p is the softmax of channel 1. The core is p > threshold (p = threshold is background);
-    its 4-connected components (6 in 3-D) are the instances, after filling their holes, dropping the small ones and
-    growing them back by at most `radius` px into the ridges between them (`fill_component_holes`,
-    `remove_small_components`, `regrow_ridges`).
+    The foreground probability p is the softmax of channel 1. The 4-connected components (6 in 3-D) of the core,
+    p > `threshold`, are the instances. They are filled and the small ones dropped, then grown back: by at most `growth`
+    px where p > `edge_threshold`, for the border weights make a network doubt the edges of cells; and by at most
+    `ridge_radius` px into the ridges between them (`fill_component_holes`, `remove_small_components`, `grow_cores`,
+    `regrow_ridges`). At most `growth` + `ridge_radius` px away a score decides to which instance a pixel belongs.
 
     Args:
         logits: scores before the softmax, float array (2, *S), channel 0 background, 1 cell.
         threshold: probability above which a pixel is core, in (0, 1).
+        edge_threshold: probability above which cores grow, in (0, threshold].
+        growth: pixels by which they grow at most, >= 0.
         min_size: least size of a core in pixels (voxels), holes filled; smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
 
     Returns:
         int32 array (*S), 0 background, 1, 2, ... numbered by the first core pixel in array order.
@@ -133,23 +159,25 @@ def logits_to_instances(
         >>> logits_to_instances(np.array([[[0, 0, 9, 9, 0, 0, 9, 9]], [[5, 5, 0, 0, 5, 5, 0, 0]]]), min_size=2)
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
-    _check_knobs(threshold, min_size, radius)
+    _check_knobs(threshold, edge_threshold, growth, min_size, ridge_radius)
     if logits.ndim < 2 or logits.shape[0] != 2:
         raise ValueError(f"logits must have two channels, (2, *S), got shape {tuple(logits.shape)}.")
     probability = special.expit(logits[1] - logits[0])
     components, _ = ndimage.label(probability > threshold)
     if fill_holes:
         components = fill_component_holes(components)
-    return regrow_ridges(remove_small_components(components, min_size), radius)
+    cores = remove_small_components(components, min_size)
+    return regrow_ridges(grow_cores(cores, probability > edge_threshold, growth), ridge_radius)
 
 
-def _check_knobs(threshold: float, min_size: int, radius: int) -> None:
+def _check_knobs(threshold: float, edge_threshold: float, growth: int, min_size: int, ridge_radius: int) -> None:
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1, got {threshold}.")
-    if min_size < 0:
-        raise ValueError(f"min_size must be at least 0, got {min_size}.")
-    if radius < 0:
-        raise ValueError(f"radius must be at least 0, got {radius}.")
+    if not 0 < edge_threshold <= threshold:
+        raise ValueError(f"edge_threshold must be above 0 and at most threshold ({threshold}), got {edge_threshold}.")
+    for name, value in (("growth", growth), ("min_size", min_size), ("ridge_radius", ridge_radius)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}.")
 
 
 class LogitsToInstances(Transform):
@@ -157,9 +185,11 @@ class LogitsToInstances(Transform):
 
     Args:
         threshold: probability above which a pixel is core, in (0, 1).
+        edge_threshold: probability above which cores grow, in (0, threshold].
+        growth: pixels by which they grow at most, >= 0.
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
 
     Raises:
         ValueError: if a knob is out of its range.
@@ -171,12 +201,23 @@ class LogitsToInstances(Transform):
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's attribute)
 
-    def __init__(self, *, threshold: float = 0.5, min_size: int = 20, fill_holes: bool = True, radius: int = 1) -> None:
-        _check_knobs(threshold, min_size, radius)
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.7,
+        edge_threshold: float = 0.3,
+        growth: int = 3,
+        min_size: int = 20,
+        fill_holes: bool = True,
+        ridge_radius: int = 1,
+    ) -> None:
+        _check_knobs(threshold, edge_threshold, growth, min_size, ridge_radius)
         self.threshold = threshold
+        self.edge_threshold = edge_threshold
+        self.growth = growth
         self.min_size = min_size
         self.fill_holes = fill_holes
-        self.radius = radius
+        self.ridge_radius = ridge_radius
 
     def __call__(self, logits: NdarrayOrTensor) -> NdarrayOrTensor:
         """Find the instances.
@@ -195,9 +236,11 @@ class LogitsToInstances(Transform):
         instances = logits_to_instances(
             scores.detach().numpy(),
             threshold=self.threshold,
+            edge_threshold=self.edge_threshold,
+            growth=self.growth,
             min_size=self.min_size,
             fill_holes=self.fill_holes,
-            radius=self.radius,
+            ridge_radius=self.ridge_radius,
         )
         return convert_to_dst_type(instances[None], logits, dtype=np.int32)[0]
 
@@ -208,9 +251,11 @@ class LogitsToInstancesd(MapTransform):
     Args:
         keys: keys of the scores; each is replaced by its instances.
         threshold: probability above which a pixel is core, in (0, 1).
+        edge_threshold: probability above which cores grow, in (0, threshold].
+        growth: pixels by which they grow at most, >= 0.
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -220,14 +265,23 @@ class LogitsToInstancesd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        threshold: float = 0.5,
+        threshold: float = 0.7,
+        edge_threshold: float = 0.3,
+        growth: int = 3,
         min_size: int = 20,
         fill_holes: bool = True,
-        radius: int = 1,
+        ridge_radius: int = 1,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = LogitsToInstances(threshold=threshold, min_size=min_size, fill_holes=fill_holes, radius=radius)
+        self.transform = LogitsToInstances(
+            threshold=threshold,
+            edge_threshold=edge_threshold,
+            growth=growth,
+            min_size=min_size,
+            fill_holes=fill_holes,
+            ridge_radius=ridge_radius,
+        )
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Return a copy of `data` with the scores named by `keys` turned into instances."""

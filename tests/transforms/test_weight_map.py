@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from tests.drawings import draw, random_discs
+from tests.reference.weight_map import weight_map_reference
+from unet_monai.transforms import BorderWeightMap, BorderWeightMapd
+from unet_monai.transforms.weight_map import border_reach, border_weight_map, two_nearest_distances
+
+PAIR = draw("""
+    11....22
+    11....22
+    11....2?
+""")
+
+
+def border_term(distance: float, w0: float = 10, sigma: float = 5) -> float:
+    return w0 * np.exp(-(distance**2) / (2 * sigma**2))
+
+
+class TestReach:
+    @pytest.mark.parametrize(("w0", "sigma", "reach"), [(10, 5, 26.3), (50, 6, 33.3)])
+    def test_of_the_paper_and_of_the_plugin(self, w0: float, sigma: float, reach: float) -> None:
+        assert border_reach(w0, sigma) == pytest.approx(reach, abs=0.05)
+
+    @pytest.mark.parametrize(("w0", "sigma"), [(10, 5), (1, 0.5), (1e4, 20)])
+    def test_the_border_term_is_negligible_from_there_on(self, w0: float, sigma: float) -> None:
+        assert border_term(border_reach(w0, sigma), w0, sigma) == pytest.approx(1e-5)
+
+    @pytest.mark.parametrize("w0", [0, 1e-6, 1e-5])
+    def test_a_negligible_height_reaches_nowhere(self, w0: float) -> None:
+        assert border_reach(w0, 5) == 0
+        np.testing.assert_allclose(border_weight_map(PAIR, w0=w0), PAIR >= 0, atol=1e-5)
+
+
+class TestTwoNearestDistances:
+    def test_by_hand(self) -> None:
+        d1, d2 = two_nearest_distances(draw("1..2\n1..."), reach=99)
+        np.testing.assert_allclose(d1, [[0, 1, 1, 0], [0, 1, np.sqrt(2), 1]])
+        np.testing.assert_allclose(d2, [[3, 2, 2, 3], [np.sqrt(10), np.sqrt(5), 2, 3]])
+        assert d1.dtype == d2.dtype == np.float32
+
+    def test_nothing_is_near_beyond_the_reach(self) -> None:
+        d1, d2 = two_nearest_distances(draw("1......2"), reach=4)
+        assert d1.tolist() == [[0, 1, 2, 3, 3, 2, 1, 0]]
+        assert np.isinf(d2).all()
+
+    def test_one_or_no_instance(self) -> None:
+        d1, d2 = two_nearest_distances(draw("1.."), reach=9)
+        assert d1.tolist() == [[0, 1, 2]]
+        assert np.isinf(d2).all()
+        assert all(np.isinf(d).all() for d in two_nearest_distances(draw("..?"), reach=9))
+
+    def test_labels_need_not_be_consecutive(self) -> None:
+        label = draw("1..2\n1..3")
+        sparse = np.array([0, 7, 300, 40_000])[label]
+        for dense, gaps in zip(two_nearest_distances(label, 9), two_nearest_distances(sparse, 9), strict=True):
+            np.testing.assert_array_equal(dense, gaps)
+
+
+class TestBorderWeightMap:
+    def test_by_hand(self) -> None:
+        # The background is 4 px wide: d1 + d2 is 5 in each column of it, but for the last row, where one cell is cut.
+        weight = border_weight_map(PAIR, class_weights=(0.5, 2))
+        between = 0.5 + border_term(5)
+        np.testing.assert_allclose(weight[:2], [[2, 2, *[between] * 4, 2, 2]] * 2, rtol=1e-6)
+        assert weight[2, 7] == 0, "an ignored pixel"
+
+    @pytest.mark.parametrize(
+        "label",
+        [
+            pytest.param(draw("..11.22..\n..11322..\n...1332..\n........."), id="touching"),
+            pytest.param(draw("1111111\n1.....1\n1.222.1\n1.2.2.1\n1.222.1\n1.....1\n1111111"), id="nested"),
+            pytest.param(
+                draw("11111111111111\n..............\n22222222222222\n..............\n......3......."), id="elongated"
+            ),
+            pytest.param(draw("1...2\n.....\n3...4"), id="in the corners"),
+            pytest.param(draw("11..\n....\n..11\n....\n2..."), id="one instance in two pieces"),
+            pytest.param(draw("..\n.1\n.."), id="one cell"),
+            pytest.param(draw("...\n..?"), id="no cell"),
+            pytest.param(draw("???\n???"), id="all ignored"),
+            pytest.param(draw("11\n22"), id="no background"),
+            pytest.param(draw("1.??2\n?...3"), id="ignored"),
+            pytest.param(draw("1.2"), id="one row"),
+        ],
+    )
+    def test_drawings_equal_brute_force(self, label: np.ndarray) -> None:
+        for options in ({}, {"w0": 50, "sigma": 6, "class_weights": (0.1, 1)}, {"w0": 3, "sigma": 0.7}, {"w0": 0}):
+            expected = weight_map_reference(label, **options)
+            np.testing.assert_allclose(border_weight_map(label, **options), expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("seed", "shape", "count"),
+        [(0, (60, 70), 12), (1, (40, 40), 5), (2, (30, 50), 20), (3, (14, 16, 12), 5), (4, (10, 30, 6), 8)],
+    )
+    def test_random_labels_equal_brute_force(self, seed: int, shape: tuple[int, ...], count: int) -> None:
+        label = random_discs(seed, shape, count=count, radius=(2, 5))
+        label[np.random.default_rng(seed).random(shape) < 0.05] = -1
+        label[-2:] = -1
+        for options in ({}, {"w0": 20, "sigma": 2, "class_weights": (0.3, 1.7)}):
+            weight, expected = border_weight_map(label, **options), weight_map_reference(label, **options)
+            assert (expected[label == 0] > expected[label == 0].min() + 1).any(), "test invalid"
+            np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+
+    def test_does_not_depend_on_which_instance_has_which_number(self) -> None:
+        label = random_discs(5)
+        shuffled = np.concatenate([[0], 1 + np.random.default_rng(0).permutation(label.max())])[label]
+        np.testing.assert_array_equal(border_weight_map(shuffled), border_weight_map(label))
+
+    def test_a_line_of_background_between_two_cells_weighs_most(self) -> None:
+        weight = border_weight_map(random_discs(6))
+        assert weight.max() <= 11
+        assert border_weight_map(draw("1.2"))[0, 1] == pytest.approx(1 + border_term(2), rel=1e-6)
+
+
+class TestTransform:
+    def test_keeps_kind_and_metadata(self) -> None:
+        expected = border_weight_map(PAIR)
+        for dtype in (np.int16, np.int32, np.int64):
+            array = BorderWeightMap()(PAIR.astype(dtype)[None])
+            assert type(array) is np.ndarray
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array[0], expected)
+        tensor = BorderWeightMap()(torch.from_numpy(PAIR)[None])
+        assert type(tensor) is torch.Tensor
+        assert tensor.dtype == torch.float32
+        label = MetaTensor(torch.from_numpy(PAIR)[None], affine=2 * torch.eye(3), meta={"filename_or_obj": "a.tif"})
+        meta_tensor = BorderWeightMap()(label)
+        assert isinstance(meta_tensor, MetaTensor)
+        assert meta_tensor.dtype == torch.float32
+        assert meta_tensor.meta["filename_or_obj"] == "a.tif"
+        torch.testing.assert_close(meta_tensor.affine, label.affine)
+        np.testing.assert_array_equal(meta_tensor.numpy()[0], expected)
+
+    def test_settings_reach_the_map(self) -> None:
+        weight = BorderWeightMap(w0=3, sigma=2, class_weights=(0.2, 0.9))(PAIR[None])
+        np.testing.assert_array_equal(weight[0], border_weight_map(PAIR, w0=3, sigma=2, class_weights=(0.2, 0.9)))
+
+    def test_leaves_the_label_alone(self) -> None:
+        array, tensor = PAIR[None].copy(), torch.from_numpy(PAIR.copy())[None]
+        for label in (array, tensor):
+            BorderWeightMap()(label)[:] = 9
+        np.testing.assert_array_equal(array[0], PAIR)
+        np.testing.assert_array_equal(tensor[0].numpy(), PAIR)
+
+    def test_dictionary(self) -> None:
+        data = {"label": PAIR[None], "image": PAIR[None]}
+        out = BorderWeightMapd("label", w0=3, sigma=2, class_weights=[0.5, 2])(data)
+        np.testing.assert_array_equal(out["weight"], BorderWeightMap(3, 2, [0.5, 2])(PAIR[None]))
+        assert out["label"] is data["label"]
+        assert set(data) == {"label", "image"}
+        assert set(BorderWeightMapd("label", weight_key="w")(data)) == {"label", "image", "w"}
+        assert set(BorderWeightMapd("mask", allow_missing_keys=True)(data)) == {"label", "image"}
+        with pytest.raises(KeyError, match="mask"):
+            BorderWeightMapd("mask")(data)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"w0": -1}, r"w0 must not be negative, got -1\."),
+            ({"sigma": 0}, r"sigma must be positive, got 0\."),
+            (
+                {"class_weights": (1, 2, 3)},
+                r"class_weights must be two, background and cell, not negative, got \(1, 2, 3\)\.",
+            ),
+            (
+                {"class_weights": (1, -2)},
+                r"class_weights must be two, background and cell, not negative, got \(1, -2\)\.",
+            ),
+        ],
+    )
+    def test_rejects_settings(self, options: dict, message: str) -> None:
+        for transform in (BorderWeightMap, BorderWeightMapd):
+            with pytest.raises(ValueError, match=message):
+                transform(**options)
+
+    def test_rejects_more_than_one_label(self) -> None:
+        with pytest.raises(ValueError, match=r"label must have one channel of instance ids, got shape \(3, 8\)\."):
+            BorderWeightMap()(PAIR)
+        with pytest.raises(ValueError, match=r"keys must name one label map, got \('a', 'b'\)\."):
+            BorderWeightMapd(["a", "b"])
