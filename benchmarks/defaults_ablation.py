@@ -27,7 +27,7 @@ from monai.bundle import ConfigParser
 REPOSITORY = Path(__file__).parents[1]
 # Steps of the learning rate's schedule in a row of any length; it validates halfway and at the end.
 EPOCHS = 12
-WIDE = "[32,64,128,256,512]"
+WIDE = [32, 64, 128, 256, 512]
 SGD = "{'_target_':'torch.optim.SGD','params':'$@network.parameters()','lr':'@learning_rate','momentum':0.99}"
 
 ROWS: dict[str, dict[str, object]] = {

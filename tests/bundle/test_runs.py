@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
@@ -116,3 +117,37 @@ def test_training_without_validation_keeps_the_final_weights(packed: Path, cells
     best = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     last = torch.load(tmp_path / "output" / "last.pt", weights_only=True)["network"]
     assert all(torch.equal(best[name], weight) for name, weight in last.items())
+
+
+def test_trains_like_monai_label_with_its_own_list_and_loader(cells: Path, tmp_path: Path) -> None:
+    """MONAI Label replaces the data by plain image and label paths, and puts its loader first among the handlers."""
+    items = [
+        {key: str(cells / folder / f"cell {i}.png") for key, folder in (("image", "images"), ("label", "labels"))}
+        for i in range(2)
+    ]
+    parser = ConfigParser()
+    parser.read_config(str(REPOSITORY / "bundle" / "configs" / "train.json"))
+    tiny = {"network_def#features": [2, 4, 8, 16, 32], "tile_size": 204, "steps_per_epoch": 2}
+    lists = {"train#dataset#data": items, "validate#dataset#data": []}
+    parser.update({"bundle_root": str(tmp_path), "train#trainer#max_epochs": 1, **tiny, **lists})
+    network = ConfigParser(parser.config).get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "pretrained.pt")
+    loader = {"_target_": "CheckpointLoader", "load_path": str(tmp_path / "pretrained.pt"), "strict": False}
+    parser["train#handlers"].insert(0, {**loader, "load_dict": {"model": "@network"}, "map_location": "@device"})
+    parser.get_parsed_content("train#trainer").run()
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["model.pt", "split.json"]
+    assert not (tmp_path / "output" / "demo").exists()
+
+
+def test_paper_setting_is_the_papers_network(cells: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(REPOSITORY / "bundle" / "configs" / name) for name in ("train.json", "paper.json")])
+    parser.update({"bundle_root": str(tmp_path), "dataset_dir": str(cells), "validation": 1 / 5})
+    network = parser.get_parsed_content("network_def")
+    assert sum(p.numel() for p in network.parameters()) == 31_030_658
+    batch = next(iter(parser.get_parsed_content("train#dataloader")))
+    assert batch["image"].shape == (1, 1, 572, 572)
+    assert batch["label"].shape == (1, 2, 388, 388)
+    optimizer = parser.get_parsed_content("optimizer")
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == 0.99
