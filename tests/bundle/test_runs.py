@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
 from unet_monai import segment
+from unet_monai.bundle.errors import first_cause
 from unet_monai.data import draw_cells
 
 
@@ -71,19 +73,50 @@ def test_evaluation_writes_measures_and_pictures(trained: Path, cells: Path, tmp
     assert "cell 4" in (tmp_path / "evaluation" / "SEG_raw.csv").read_text()
 
 
-def test_resumed_training_equals_an_undisturbed_one(packed: Path, cells: Path, tmp_path: Path) -> None:
-    def train(name: str, *more: object) -> dict[str, torch.Tensor]:
-        places = ["--ckpt_dir", tmp_path / name / "models", "--output_dir", tmp_path / name / "output"]
-        args = ["--config_file", "configs/train.json", "--dataset_dir", cells, *places, *TINY, *more]
-        result = run_bundle(packed, "training", *args)
-        assert result.returncode == 0, result.stderr
-        return torch.load(tmp_path / name / "output" / "last.pt", weights_only=True)["network"]
+def run_here(tmp_path: Path, cells: Path, **settings: object) -> None:
+    """Run the training config in this process, with the tiny settings."""
+    tiny = {"network_def#features": [2, 4, 8, 16, 32], "tile_size": 204, "epochs": 1, "steps_per_epoch": 2}
+    places = {"bundle_root": str(tmp_path), "dataset_dir": str(cells)}
+    workflow = ConfigWorkflow(
+        str(REPOSITORY / "bundle" / "configs" / "train.json"), logging_file=False, **{**tiny, **places, **settings}
+    )
+    workflow.initialize()
+    workflow.run()
 
-    schedule = ["--lr_scheduler#total_iters", 2, "--network_def#dropout", 0.5]
-    train("stopped", *schedule)
-    resumed = train("stopped", *schedule, "--epochs", 2, "--resume", "true")
-    undisturbed = train("undisturbed", *schedule, "--epochs", 2)
-    assert all(torch.equal(resumed[name], weight) for name, weight in undisturbed.items())
+
+def test_resumed_training_equals_an_undisturbed_one(cells: Path, tmp_path: Path) -> None:
+    schedule = {"lr_scheduler#total_iters": 2, "network_def#dropout": 0.5}
+    run_here(tmp_path / "stopped", cells, **schedule)
+    run_here(tmp_path / "stopped", cells, **schedule, epochs=2, resume=True)
+    run_here(tmp_path / "undisturbed", cells, **schedule, epochs=2)
+    resumed, undisturbed = (
+        torch.load(tmp_path / name / "output" / "last.pt", weights_only=True) for name in ("stopped", "undisturbed")
+    )
+    assert resumed["iteration"] == undisturbed["iteration"] == 4
+    assert all(torch.equal(resumed["network"][name], weight) for name, weight in undisturbed["network"].items())
+
+
+def test_training_without_validation_keeps_the_final_weights(cells: Path, tmp_path: Path) -> None:
+    run_here(tmp_path, cells, validation=0)
+    best = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    last = torch.load(tmp_path / "output" / "last.pt", weights_only=True)["network"]
+    assert all(torch.equal(best[name], weight) for name, weight in last.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tile_size": 500}, r"such as 492 or 508, got 500\."),
+        ({"validation": "xyz*"}, "xyz"),
+        ({"resume": True}, "leave out --resume to start one"),
+        ({"validation": 1.0}, "data must hold at least one training image"),
+    ],
+)
+def test_mistakes_stop_before_training(cells: Path, tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises((RuntimeError, ValueError), match="Failed to") as error:
+        run_here(tmp_path, cells, **settings)
+    assert re.search(message, str(first_cause(error.value)))
+    assert not (tmp_path / "models" / "model.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -91,32 +124,19 @@ def test_resumed_training_equals_an_undisturbed_one(packed: Path, cells: Path, t
     [
         (["--epocs", "5"], "unknown setting '--epocs': did you mean '--epochs'?"),
         (["--dataset_dir", "no/such/folder"], "no/such/folder"),
-        (["--tile_size", "500"], "such as 492 or 508, got 500."),
-        (["--validation", "xyz*"], "xyz"),
     ],
 )
-def test_mistakes_stop_before_training(packed: Path, args: list[str], message: str) -> None:
+def test_the_last_line_says_what_is_wrong(packed: Path, args: list[str], message: str) -> None:
     result = run_bundle(packed, "training", "--config_file", "configs/train.json", *args)
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "step/s" not in result.stderr
+    assert result.returncode == 1
+    assert message in result.stderr.strip().splitlines()[-1]
 
 
 def test_inference_without_weights_is_an_error(packed: Path, cells: Path, tmp_path: Path) -> None:
     args = ["--bundle_root", tmp_path, "--dataset_dir", cells]
     result = run_bundle(packed, "run", "--config_file", "configs/inference.json", *args)
-    assert result.returncode != 0
-    assert "train first, or give a file with --checkpoint." in result.stderr
-
-
-def test_training_without_validation_keeps_the_final_weights(packed: Path, cells: Path, tmp_path: Path) -> None:
-    places = ["--ckpt_dir", tmp_path / "models", "--output_dir", tmp_path / "output"]
-    args = ["--config_file", "configs/train.json", "--dataset_dir", cells, "--validation", "0", *places, *TINY]
-    result = run_bundle(packed, "training", *args)
-    assert result.returncode == 0, result.stderr
-    best = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
-    last = torch.load(tmp_path / "output" / "last.pt", weights_only=True)["network"]
-    assert all(torch.equal(best[name], weight) for name, weight in last.items())
+    assert result.returncode == 1
+    assert "train first, or give a file with --checkpoint." in result.stderr.strip().splitlines()[-1]
 
 
 def test_trains_like_monai_label_with_its_own_list_and_loader(cells: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class ProgressHandler:
     def __init__(self, evaluator: Workflow) -> None:
         self.evaluator = evaluator
         self.loss: float | None = None
+        self.bar = tqdm(disable=True)
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unet_monai.bundle import check_overrides
+from unet_monai.bundle.overrides import override_names, unknown_override
+
+CONFIG = {
+    "epochs": 20,
+    "val_interval": 1,
+    "network_def": {"_target_": "unet_monai.networks.ValidUNet", "features": [16, 32]},
+    "train": {"handlers": [{"_target_": "StatsHandler"}], "trainer": {"_target_": "SupervisedTrainer"}},
+}
+
+
+class TestOverrideNames:
+    @pytest.mark.parametrize(
+        ("line", "names"),
+        [
+            ("run training --config_file a.json --epochs 5", ["config_file", "epochs"]),
+            ("--epochs=5 --seed = --w0=1=2", ["epochs", "seed", "w0"]),
+            ("--network_def#dropout 0.1 --network_def::norm batch", ["network_def#dropout", "network_def::norm"]),
+            ("--val-interval 2", ["val_interval"]),
+            ("--elastic_magnitude -1 -5 - --", ["elastic_magnitude"]),
+            ("", []),
+        ],
+    )
+    def test_what_a_command_line_sets(self, line: str, names: list[str]) -> None:
+        assert override_names(line.split()) == names
+
+    def test_single_hyphens_set_values_too(self) -> None:
+        # The command line's parser takes `-epochs 5` for `--epochs 5`, and `-1` for a number.
+        argv = ["-epocs", "5", "-lr=1", "--w0", "-1", "--sigma", "-.5"]
+        assert override_names(argv) == ["epocs", "lr", "w0", "sigma"]
+
+
+class TestUnknownOverride:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "epochs",
+            "config_file",
+            "run_id",
+            "logging_file",
+            "meta_file",
+            "network_def",
+            "network_def#features",
+            "network_def#dropout",
+            "network_def::dropout",
+            "network_def#features#0",
+            "train#trainer#max_epochs",
+            "train#handlers#0#name",
+            "train::handlers::0::name",
+        ],
+    )
+    def test_real_names(self, name: str) -> None:
+        assert unknown_override([name], CONFIG) is None
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("epocs", "epochs"),
+            ("epoch", "epochs"),
+            ("valinterval", "val_interval"),
+            ("netwrok_def", "network_def"),
+            ("netwrok_def#dropout", "network_def"),
+            ("confg_file", "config_file"),
+        ],
+    )
+    def test_names_the_nearest_real_key(self, name: str, nearest: str) -> None:
+        assert unknown_override([name], CONFIG) == f"unknown setting '--{name}': did you mean '--{nearest}'?"
+
+    def test_lists_the_settings_where_none_is_near(self) -> None:
+        message = unknown_override(["zzz"], CONFIG)
+        assert message == "unknown setting '--zzz': the settings are epochs, val_interval, network_def, train."
+
+    @pytest.mark.parametrize(
+        "name", ["train#trianer#max_epochs", "train#handlers#5#name", "train#handlers#x#name", "epochs#0", "val#x#y"]
+    )
+    def test_a_component_that_does_not_exist(self, name: str) -> None:
+        message = unknown_override([name], CONFIG)
+        assert message is not None
+        assert f"unknown setting '--{name}'" in message
+
+    def test_the_first_mistake_is_named(self) -> None:
+        assert "--epocs" in str(unknown_override(["epochs", "epocs", "sed"], CONFIG))
+
+    def test_keys_of_an_overlay_are_real(self) -> None:
+        assert unknown_override(["validate#handlers"], {"validate#handlers": []}) is None
+
+
+class TestCheckOverrides:
+    @pytest.fixture
+    def config_file(self, tmp_path: Path) -> str:
+        path = tmp_path / "train.json"
+        path.write_text(json.dumps(CONFIG), encoding="utf-8")
+        return str(path)
+
+    @pytest.mark.parametrize("option", ["--config_file {}", "--config_file={}", "--config-file {}", "--config-file={}"])
+    def test_a_mistyped_override_stops(self, config_file: str, option: str) -> None:
+        argv = ["run", "training", *option.format(config_file).split()]
+        check_overrides([*argv, "--epochs", "5"])
+        with pytest.raises(ValueError, match=r"unknown setting '--epocs': did you mean '--epochs'\?"):
+            check_overrides([*argv, "--epocs", "5"])
+
+    def test_several_config_files(self, config_file: str, tmp_path: Path) -> None:
+        overlay = tmp_path / "paper.json"
+        overlay.write_text(json.dumps({"momentum": 0.99}), encoding="utf-8")
+        files = f"['{config_file}','{overlay}']"
+        check_overrides(["run", "--config_file", files, "--momentum", "0.5", "--epochs", "1"])
+        with pytest.raises(ValueError, match="did you mean '--momentum'"):
+            check_overrides(["run", "--config_file", files, "--momentun", "0.5"])
+        with pytest.raises(ValueError, match="unknown setting '--momentum'"):
+            check_overrides(["run", "--config_file", config_file, "--momentum", "0.5"])
+
+    def test_other_programs_are_left_alone(self) -> None:
+        check_overrides(["server", "--port", "8000", "--epocs", "5"])
+        check_overrides([])

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from unet_monai.bundle import find_weights
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"weights")
+
+
+@pytest.mark.parametrize(
+    ("present", "checkpoint", "found"),
+    [
+        (("own.pt", "models/model.pt", "weights/a.pt"), "own.pt", "own.pt"),
+        (("models/model.pt", "weights/a.pt"), None, "models/model.pt"),
+        (("models/other.pt", "weights/a.pt", "weights/readme.txt"), None, "weights/a.pt"),
+        (("models/model.pt", "weights/a.pt", "weights/b.pt"), None, "models/model.pt"),
+        (("weights/a.pt", "weights/b.pt"), "weights/b.pt", "weights/b.pt"),
+    ],
+)
+def test_given_then_trained_then_shipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, present: tuple[str, ...], checkpoint: str | None, found: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="unet_monai")
+    put(tmp_path, *present)
+    given = None if checkpoint is None else str(tmp_path / checkpoint)
+    assert find_weights(str(tmp_path), given) == str(tmp_path / found)
+    assert caplog.messages == [f"weights: {tmp_path / found}"]
+
+
+@pytest.mark.parametrize("present", [(), ("models/last.pt",), ("weights/readme.txt",)])
+def test_none_at_all(tmp_path: Path, present: tuple[str, ...]) -> None:
+    put(tmp_path, *present)
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*model\.pt: train first, or give .* --checkpoint\."):
+        find_weights(str(tmp_path))
+
+
+def test_a_given_file_that_is_missing_is_not_replaced_by_another(tmp_path: Path) -> None:
+    put(tmp_path, "models/model.pt", "weights/a.pt")
+    for checkpoint in (tmp_path / "other.pt", tmp_path / "models"):
+        with pytest.raises(FileNotFoundError, match=r"checkpoint must be an existing file, got .*(other\.pt|models)\."):
+            find_weights(str(tmp_path), str(checkpoint))
+
+
+def test_several_shipped_files_are_a_choice(tmp_path: Path) -> None:
+    put(tmp_path, "weights/a.pt", "weights/b.pt")
+    with pytest.raises(ValueError, match=r"checkpoint must name one of .*a\.pt, .*b\.pt, got None\."):
+        find_weights(str(tmp_path))
