@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unet_monai.bundle import check_overrides
-from unet_monai.bundle.overrides import override_names, unknown_override
+from unet_monai.bundle.overrides import command_line_settings, unknown_override
 
 CONFIG = {
     "epochs": 20,
@@ -16,7 +16,7 @@ CONFIG = {
 }
 
 
-class TestOverrideNames:
+class TestCommandLineSettings:
     @pytest.mark.parametrize(
         ("line", "names"),
         [
@@ -29,12 +29,12 @@ class TestOverrideNames:
         ],
     )
     def test_what_a_command_line_sets(self, line: str, names: list[str]) -> None:
-        assert override_names(line.split()) == names
+        assert list(command_line_settings(line.split())) == names
 
     def test_single_hyphens_set_values_too(self) -> None:
         # The command line's parser takes `-epochs 5` for `--epochs 5`, and `-1` for a number.
         argv = ["-epocs", "5", "-lr=1", "--w0", "-1", "--sigma", "-.5"]
-        assert override_names(argv) == ["epocs", "lr", "w0", "sigma"]
+        assert command_line_settings(argv) == {"epocs": "5", "lr": "1", "w0": "-1", "sigma": "-.5"}
 
 
 class TestUnknownOverride:
@@ -68,6 +68,7 @@ class TestUnknownOverride:
             ("netwrok_def", "network_def"),
             ("netwrok_def#dropout", "network_def"),
             ("confg_file", "config_file"),
+            ("train#trianer#max_epochs", "train#trainer"),
         ],
     )
     def test_names_the_nearest_real_key(self, name: str, nearest: str) -> None:
@@ -75,7 +76,7 @@ class TestUnknownOverride:
 
     def test_lists_the_settings_where_none_is_near(self) -> None:
         message = unknown_override(["zzz"], CONFIG)
-        assert message == "unknown setting '--zzz': the settings are epochs, val_interval, network_def, train."
+        assert message == "unknown setting '--zzz': the config has epochs, val_interval, network_def, train."
 
     @pytest.mark.parametrize(
         "name", ["train#trianer#max_epochs", "train#handlers#5#name", "train#handlers#x#name", "epochs#0", "val#x#y"]

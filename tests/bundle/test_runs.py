@@ -85,7 +85,7 @@ def run_here(tmp_path: Path, cells: Path, **settings: object) -> None:
 
 
 def test_resumed_training_equals_an_undisturbed_one(cells: Path, tmp_path: Path) -> None:
-    schedule = {"lr_scheduler#total_iters": 2, "network_def#dropout": 0.5}
+    schedule = {"lr_scheduler#t_total": 2, "network_def#dropout": 0.5}
     run_here(tmp_path / "stopped", cells, **schedule)
     run_here(tmp_path / "stopped", cells, **schedule, epochs=2, resume=True)
     run_here(tmp_path / "undisturbed", cells, **schedule, epochs=2)

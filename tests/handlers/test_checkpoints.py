@@ -62,10 +62,9 @@ class TestCheckpointHandler:
         """Tell whether the weights of epoch 4 become the ones to keep."""
         network = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
         evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=best_metric, best_metric_epoch=best_metric_epoch))
         paths = [str(tmp_path / "model.pt"), str(tmp_path / "last.pt")]
-        handler = CheckpointHandler(*paths, network, optimizer, scheduler, evaluator)
+        handler = CheckpointHandler(*paths, network, optimizer, evaluator)
         handler(SimpleNamespace(state=SimpleNamespace(epoch=4, iteration=8)))
         state = load(tmp_path / "last.pt")
         assert (state["epoch"], state["iteration"], state["best_metric_epoch"]) == (4, 8, best_metric_epoch)
@@ -128,7 +127,12 @@ class TestResumeHandler:
     def test_a_finished_training_can_be_made_longer(self, tmp_path: Path) -> None:
         make_training(tmp_path, epochs=2).trainer.run()
         longer = make_training(tmp_path, epochs=3, resume=True)
+        rates: list[float] = []
+        longer.trainer.add_event_handler(
+            Events.EPOCH_STARTED, lambda engine: rates.append(longer.optimizer.param_groups[0]["lr"])
+        )
         longer.trainer.run()
+        assert rates == [pytest.approx(0.05 * 0.5 * (1 + math.cos(math.pi * 2 / 3)))]
         assert load(longer.state_path)["epoch"] == 3
         assert load(longer.state_path)["iteration"] == 6
 

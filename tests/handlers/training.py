@@ -10,6 +10,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanAbsoluteError, ValidationHandler, from_engine
+from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import Compose, RandGaussianNoised
 
 from unet_monai.data import DrawSampler, TileDataset
@@ -23,7 +24,7 @@ class Training(NamedTuple):
     evaluator: SupervisedEvaluator
     network: ValidUNet
     optimizer: torch.optim.Optimizer
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+    lr_scheduler: WarmupCosineSchedule
     weights_path: Path
     state_path: Path
 
@@ -45,7 +46,7 @@ def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: 
     torch.manual_seed(0)
     network = ValidUNet(features=(2, 4), norm="batch", dropout=0.5)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-    lr_scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=epochs)
+    lr_scheduler = WarmupCosineSchedule(optimizer, warmup_steps=0, t_total=epochs)
     tiles = TileDataset(items(3), Compose([RandGaussianNoised("image", prob=1.0)]), progress=False)
     error = MeanAbsoluteError(output_transform=lambda output: cell_probability(from_engine(["pred", "label"])(output)))
     evaluator = SupervisedEvaluator(
@@ -55,14 +56,13 @@ def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: 
         key_val_metric={"error": error},
         metric_cmp_fn=lambda current, best: current < best,
     )
-    parts = (network, optimizer, lr_scheduler, evaluator)
     folder.mkdir(parents=True, exist_ok=True)
     weights_path, state_path = folder / "models" / "model.pt", folder / "output" / "last.pt"
     handlers = [
         EpochSeedHandler(seed=0),
         LrScheduleHandler(lr_scheduler, print_lr=False),
         *([ValidationHandler(1, evaluator)] if validate else []),
-        CheckpointHandler(str(weights_path), str(state_path), *parts),
+        CheckpointHandler(str(weights_path), str(state_path), network, optimizer, evaluator),
     ]
     training = Training(None, evaluator, network, optimizer, lr_scheduler, weights_path, state_path)
     trainer = SupervisedTrainer(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import fire.parser
@@ -13,14 +15,19 @@ from monai.bundle import ConfigParser
 RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "logging_file", "args_file", "tracking")
 
 
-def override_names(argv: Sequence[str]) -> list[str]:
-    """List the names that a command line sets: ``--epochs 5``, ``--val-interval 2`` and ``--loss#w=1`` alike.
+def command_line_settings(argv: Sequence[str]) -> dict[str, str]:
+    """Read what a command line sets: ``--epochs 5``, ``-epochs=5`` and ``--val-interval 2`` alike.
 
     Example:
-        >>> override_names(["run", "training", "--config_file", "train.json", "--epochs=5", "--roi_size", "-1"])
-        ['config_file', 'epochs', 'roi_size']
+        >>> command_line_settings(["run", "training", "--config_file", "train.json", "--epochs=5", "--roi_size", "-1"])
+        {'config_file': 'train.json', 'epochs': '5', 'roi_size': '-1'}
     """
-    return [word[2:].split("=", 1)[0].replace("-", "_") for word in argv if word.startswith("--") and len(word) > 2]
+    settings = {}
+    for word, following in zip_longest(argv, argv[1:], fillvalue=""):
+        option = re.fullmatch(r"--?([A-Za-z_][^=]*)(=.*)?", word, flags=re.DOTALL)
+        if option:
+            settings[option[1].replace("-", "_")] = following if option[2] is None else option[2][1:]
+    return settings
 
 
 def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | None:
@@ -40,17 +47,20 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
         >>> unknown_override(["epocs"], {"epochs": 5, "seed": 0})
         "unknown setting '--epocs': did you mean '--epochs'?"
     """
-    known = [*config, *RUN_OPTIONS]
     for name in names:
-        top, *nested = name.replace("::", "#").split("#")
-        node: Any = config
-        for key in [top, *nested][:-1]:
-            node = node.get(key) if isinstance(node, Mapping) else _item(node, key)
-        if (name in known) or (nested and isinstance(node, Mapping | list)):
+        if name in config or name in RUN_OPTIONS:
             continue
-        nearest = difflib.get_close_matches(top, known, n=1, cutoff=0.5)
-        hint = f"did you mean '--{nearest[0]}'?" if nearest else f"the settings are {', '.join(config)}."
-        return f"unknown setting '--{name}': {hint}"
+        path = name.replace("::", "#").split("#")
+        node: Any = config
+        for depth, key in enumerate(path):
+            children = dict(_children(node))
+            if key in children:
+                node = children[key]
+            elif 0 < depth == len(path) - 1 and isinstance(node, Mapping):
+                break  # a further argument of a component
+            else:
+                known = [*children, *RUN_OPTIONS] if depth == 0 else list(children)
+                return f"unknown setting '--{name}': {_hint(path[:depth], key, known)}"
     return None
 
 
@@ -64,25 +74,26 @@ def check_overrides(argv: Sequence[str]) -> None:
     Raises:
         ValueError: for an unknown key; names the nearest real one.
     """
-    names = override_names(argv)
-    if "config_file" not in names:
+    settings = command_line_settings(argv)
+    if "config_file" not in settings:
         return
-    files = _option(argv, "config_file")
-    mistake = unknown_override(names, ConfigParser.load_config_files(files))
+    # Read as the command's own parser reads it: one path, or a list of them.
+    files = fire.parser.DefaultParseValue(settings["config_file"])
+    mistake = unknown_override(settings, ConfigParser.load_config_files(files))
     if mistake is not None:
         raise ValueError(mistake)
 
 
-def _option(argv: Sequence[str], name: str) -> Any:
-    """Read the value of ``--name value`` or ``--name=value`` as the command line's own parser does."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if word == f"--{name}":
-            return fire.parser.DefaultParseValue(following)
-        if word.startswith(f"--{name}="):
-            return fire.parser.DefaultParseValue(word.split("=", 1)[1])
-    return None
+def _children(node: Any) -> Iterable[tuple[str, Any]]:
+    """List the named entries of a component, or the numbered ones of a list."""
+    if isinstance(node, Mapping):
+        return node.items()
+    return ((str(i), item) for i, item in enumerate(node)) if isinstance(node, list) else ()
 
 
-def _item(node: Any, key: str) -> Any:
-    """Look up one entry of a list by its position, None where there is none."""
-    return node[int(key)] if isinstance(node, list) and key.isdigit() and int(key) < len(node) else None
+def _hint(parents: Sequence[str], key: str, known: Sequence[str]) -> str:
+    """Name the nearest of the known keys, or all of them where none is near."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if nearest:
+        return f"did you mean '--{'#'.join([*parents, nearest[0]])}'?"
+    return f"{'#'.join(parents) or 'the config'} has {', '.join(k for k in known if k not in RUN_OPTIONS) or 'none'}."

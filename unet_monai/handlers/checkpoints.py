@@ -13,7 +13,7 @@ from ignite.engine import Events
 from monai.engines.workflow import Workflow
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 logger = logging.getLogger(__name__)
 
@@ -38,40 +38,31 @@ class CheckpointHandler:
         state_path: file of the training state, for :class:`ResumeHandler`.
         network: network to save.
         optimizer: its optimiser.
-        lr_scheduler: its schedule.
         evaluator: the engine that validates; its key metric decides.
     """
 
     def __init__(
-        self,
-        weights_path: str,
-        state_path: str,
-        network: nn.Module,
-        optimizer: Optimizer,
-        lr_scheduler: LRScheduler,
-        evaluator: Workflow,
+        self, weights_path: str, state_path: str, network: nn.Module, optimizer: Optimizer, evaluator: Workflow
     ) -> None:
         self.weights_path = weights_path
         self.state_path = state_path
         self.network = network
         self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.report)
 
     def __call__(self, engine: Workflow) -> None:
         """Save after an epoch."""
         best = self.evaluator.state
-        never_validated = best.best_metric_epoch == -1 or math.isnan(best.best_metric)
-        if never_validated or best.best_metric_epoch == engine.state.epoch:
+        if self._never_validated() or best.best_metric_epoch == engine.state.epoch:
             save_atomically(self.network.state_dict(), self.weights_path)
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict(),
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "best_metric": float(best.best_metric),
@@ -79,15 +70,27 @@ class CheckpointHandler:
         }
         save_atomically(state, self.state_path)
 
+    def report(self, engine: Workflow) -> None:
+        """Say at the end which weights were kept."""
+        best = self.evaluator.state
+        figure = f"{best.key_metric_name} {best.best_metric:.3f} of epoch {best.best_metric_epoch}"
+        logger.info("%s: %s", self.weights_path, "not validated" if self._never_validated() else figure)
+
+    def _never_validated(self) -> bool:
+        return self.evaluator.state.best_metric_epoch == -1 or math.isnan(self.evaluator.state.best_metric)
+
 
 class ResumeHandler:
     """Go on with an interrupted training from the state that :class:`CheckpointHandler` wrote.
+
+    The learning rate follows the schedule of the new run, from the epoch that was reached: with more ``epochs`` than
+    before, a finished training goes on.
 
     Args:
         state_path: file of the training state.
         network: network to load into.
         optimizer: its optimiser.
-        lr_scheduler: its schedule.
+        lr_scheduler: its schedule, a function of the epoch.
         evaluator: the engine that validates; it gets the best metric so far.
         map_location: device of the loaded tensors.
 
@@ -101,7 +104,7 @@ class ResumeHandler:
         state_path: str,
         network: nn.Module,
         optimizer: Optimizer,
-        lr_scheduler: LRScheduler,
+        lr_scheduler: LambdaLR,
         evaluator: Workflow,
         map_location: torch.device | str,
     ) -> None:
@@ -127,8 +130,17 @@ class ResumeHandler:
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        self._set_learning_rate(state["epoch"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         self.evaluator.state.best_metric = state["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         logger.info("resumed after epoch %d from %s", state["epoch"], self.state_path)
+
+    def _set_learning_rate(self, epoch: int) -> None:
+        """Put the schedule at ``epoch``, as that many steps of it would have."""
+        schedule = self.lr_scheduler
+        schedule.last_epoch = epoch
+        for group, base, factor in zip(
+            self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(epoch)

@@ -11,7 +11,6 @@ from monai.engines.workflow import Workflow
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from unet_monai.data.image_io import split_page
 from unet_monai.metrics.instance_matching import overlap_table, seg_scores
 from unet_monai.pictures import contact_sheet, draw_overlay
 
@@ -49,7 +48,7 @@ class OverlayHandler:
         """Draw the images of one batch, while there is room on the sheet."""
         for item in engine.state.output[: self.max_images - len(self.pictures)]:
             pred, label = (item[key][0].cpu().numpy() for key in ("pred", "label"))
-            name = Path(split_page(item["image"].meta["filename_or_obj"])[0]).name
+            name = Path(item["image"].meta["filename_or_obj"]).name
             scores = seg_scores(overlap_table(pred, label))
             found = f"SEG {np.mean(scores):.2f}, {len(scores)} cells" if len(scores) else "no cell"
             self.titles.append(f"{name}  {found}")

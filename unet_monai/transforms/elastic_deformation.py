@@ -135,8 +135,8 @@ class RandElasticDeformation(Randomizable, Transform):
         shift_range: largest shift in pixels, either way, along each axis.
         scale_range: largest relative change of scale, either way: 0.1 draws zooms of 1/1.1 ... 1.1.
         flip_prob: probability of mirroring, drawn for each axis.
-        output_size: pixels that the network keeps of the tile; this window is placed inside the image where it fits.
-            None for the whole tile.
+        output_size: pixels that the network keeps of the tile; before the shift, this window lies inside the image
+            where it fits. None for the whole tile.
         background_density: how likely the tile's centre falls on a background pixel, against 1 on a cell and 0 on an
             ignored pixel. Used when a label is given.
 
@@ -222,7 +222,7 @@ class RandElasticDeformation(Randomizable, Transform):
             randomize: False to repeat the last drawn deformation, so that a label follows its image.
 
         Returns:
-            The tile (C, *spatial_size): float32, or for ``"nearest"`` the label's own integer type.
+            The tile (C, *spatial_size): float32, or for ``"nearest"`` the label's own type, signed.
 
         Raises:
             RuntimeError: when nothing has been drawn yet and ``randomize`` is False.
@@ -236,7 +236,8 @@ class RandElasticDeformation(Randomizable, Transform):
         coordinates = source_coordinates(self.deformation, image.device)
         tile = resample(image, coordinates, mode)
         if mode == GridSampleMode.NEAREST:
-            tile = tile.masked_fill(outside_image(coordinates, image.shape[1:]), IGNORE_LABEL).to(image.dtype)
+            signed = torch.promote_types(image.dtype, torch.int16)
+            tile = tile.masked_fill(outside_image(coordinates, image.shape[1:]), IGNORE_LABEL).to(signed)
         return convert_to_dst_type(tile, img, dtype=tile.dtype)[0]
 
 
