@@ -68,7 +68,7 @@ def step_seconds(settings: dict[str, object]) -> float:
     return min(times[1:])
 
 
-def run_row(settings: dict[str, object], steps: int) -> dict[str, object]:
+def run_row(settings: dict[str, object], steps: int) -> dict[str, float]:
     """Train once in a process of its own; return the last SEG, the best one and the seconds it took."""
     run = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
     run += ["--config_file", str(REPOSITORY / "bundle/configs/train.json"), "--epochs", str(EPOCHS)]
@@ -83,6 +83,13 @@ def run_row(settings: dict[str, object], steps: int) -> dict[str, object]:
         state = torch.load(f"{work}/output/last.pt", weights_only=True)
     last = float(re.findall(r"SEG=([\d.]+|nan)", result.stderr)[-1])
     return {"SEG": last, "best SEG": state["best_metric"], "steps": steps, "seconds": round(time.monotonic() - start)}
+
+
+def table(finished: dict[str, dict[str, float]]) -> str:
+    """Write the finished rows as a Markdown table, the best first."""
+    rows = sorted(finished.items(), key=lambda row: -row[1]["SEG"])
+    lines = [f"| {name.replace(' | ', ', ')} | {row['steps']} | {row['SEG']:.3f} |" for name, row in rows]
+    return "\n".join(["| changed, seed, minutes | steps | SEG |", "|---|---|---|", *lines])
 
 
 def label(name: str, args: argparse.Namespace) -> str:
@@ -103,7 +110,7 @@ def main() -> None:
     args = parser.parse_args()
     path = REPOSITORY / "docs" / "ablation" / f"{args.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    finished: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+    finished: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
     data = {"dataset_dir": args.dataset_dir, "validation": args.validation, "seed": args.seed}
     if args.label_source:
         data["label_source"] = args.label_source
@@ -120,6 +127,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(work, names))
+    print(table(finished))
 
 
 if __name__ == "__main__":
