@@ -113,19 +113,31 @@ class TestContactSheet:
     def pictures(self, *sizes: tuple[int, int]) -> list[np.ndarray]:
         return [np.random.default_rng(i).integers(0, 255, (*size, 3), dtype=np.uint8) for i, size in enumerate(sizes)]
 
-    @pytest.mark.parametrize("columns", [1, 2, 3, 9])
-    def test_every_picture_stands_in_its_place(self, columns: int) -> None:
+    @pytest.mark.parametrize(
+        ("columns", "widths", "heights"),
+        [
+            (1, [60], [40, 50, 10, 50]),
+            (2, [60, 60], [50, 50]),
+            (3, [60, 30, 10], [50, 50]),
+            (9, [60, 30, 10, 60], [50]),
+        ],
+    )
+    def test_every_picture_stands_in_its_place(self, columns: int, widths: list[int], heights: list[int]) -> None:
         pictures = self.pictures((40, 60), (50, 30), (10, 10), (50, 60))
         sheet = contact_sheet(pictures, ["a", "b", "c", "d"], columns)
         assert sheet.dtype == np.uint8
-        used = min(columns, 4)
-        rows = -(-4 // used)
-        width, height = 60 + GAP, 50 + TITLE_HEIGHT + GAP
-        assert sheet.shape == (rows * height + GAP + TITLE_HEIGHT, used * width + GAP, 3)
+        size = [sum(heights) + len(heights) * (GAP + TITLE_HEIGHT), sum(widths) + len(widths) * GAP]
+        assert sheet.shape == (size[0] + GAP + TITLE_HEIGHT, size[1] + GAP, 3)
         for i, picture in enumerate(pictures):
-            y, x = GAP + i // used * height + TITLE_HEIGHT, GAP + i % used * width
+            row, column = divmod(i, len(widths))
+            y = GAP + sum(heights[:row]) + row * (GAP + TITLE_HEIGHT) + TITLE_HEIGHT
+            x = GAP + sum(widths[:column]) + column * GAP
             np.testing.assert_array_equal(sheet[y : y + picture.shape[0], x : x + picture.shape[1]], picture)
             assert sheet[y - TITLE_HEIGHT : y, x : x + 60].any(), "its title stands above it"
+
+    def test_a_large_picture_is_reduced(self) -> None:
+        sheet = contact_sheet(self.pictures((1000, 1440)), ["a"])
+        assert sheet.shape == (500 + 2 * (GAP + TITLE_HEIGHT), 720 + 2 * GAP, 3)
 
     def test_the_foot_explains_the_colours(self) -> None:
         foot = contact_sheet(self.pictures((40, 400)), ["a"])[-TITLE_HEIGHT:]

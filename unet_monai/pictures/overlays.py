@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import ceil
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,8 +15,10 @@ BOTH = (255, 240, 0)
 LEGEND = (("truth", TRUTH), ("prediction", PREDICTION), ("both", BOTH))
 TITLE_HEIGHT = 20
 GAP = 6
-# Pictures are enlarged by a whole number until their longer side has this many pixels.
+# Small pictures are enlarged by a whole number while their longer side stays within this many pixels.
 CLEAR_SIZE = 480
+# Large ones are reduced to this many on a sheet.
+LARGEST_ON_SHEET = 720
 
 
 def draw_overlay(image: np.ndarray, pred: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
@@ -56,7 +58,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns
     """Arrange titled pictures on one sheet, with the colours explained at its foot.
 
     Args:
-        pictures: uint8 (H, W, 3) each, of any sizes.
+        pictures: uint8 (H, W, 3) each, of any sizes; a side above 720 px is reduced to it.
         titles: one line above each picture.
         columns: pictures in a row.
 
@@ -75,20 +77,29 @@ def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns
             f"pictures must hold at least one, each with a title, got {len(pictures)} and {len(titles)} titles."
         )
     columns = min(columns, len(pictures))
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    cell = (width + GAP, height + TITLE_HEIGHT + GAP)
-    rows = ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * cell[0] + GAP, rows * cell[1] + GAP + TITLE_HEIGHT))
+    images = [Image.fromarray(picture) for picture in pictures]
+    for image in images:
+        image.thumbnail((LARGEST_ON_SHEET, LARGEST_ON_SHEET))
+    lefts = _edges(max(image.width for image in images[i::columns]) for i in range(columns))
+    tops = _edges(
+        max(image.height for image in images[i : i + columns]) + TITLE_HEIGHT for i in range(0, len(images), columns)
+    )
+    sheet = Image.new("RGB", (lefts[-1], tops[-1] + TITLE_HEIGHT))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        x, y = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        x, y = lefts[i % columns], tops[i // columns]
         pen.text((x, y), title, fill="white", font=font)
-        sheet.paste(Image.fromarray(picture), (x, y + TITLE_HEIGHT))
+        sheet.paste(image, (x, y + TITLE_HEIGHT))
     x = GAP
     for name, colour in LEGEND:
-        pen.text((x, rows * cell[1] + GAP), name, fill=colour, font=font)
+        pen.text((x, tops[-1]), name, fill=colour, font=font)
         x += int(pen.textlength(name, font=font)) + 3 * GAP
     return np.asarray(sheet)
+
+
+def _edges(sizes: Iterable[int]) -> list[int]:
+    """Place cells of the given sizes one after the other with gaps: where each begins, and where the last one ends."""
+    return list(accumulate((size + GAP for size in sizes), initial=GAP))
 
 
 def _enlarge(array: np.ndarray, zoom: int) -> np.ndarray:
