@@ -30,8 +30,10 @@ EPOCHS = 12
 WIDE = [32, 64, 128, 256, 512]
 SGD = "{'_target_':'torch.optim.SGD','params':'$@network.parameters()','lr':'@learning_rate','momentum':0.99}"
 
+# Where the ablation started from, as far as it differs from today's defaults.
+START: dict[str, object] = {"learning_rate": 1e-3}
 ROWS: dict[str, dict[str, object]] = {
-    "defaults": {},
+    "start": {},
     "no norm, rate 1e-3": {"network_def#norm": None},
     "no norm, rate 2e-4": {"network_def#norm": None, "learning_rate": 2e-4},
     "width 32": {"network_def#features": WIDE},
@@ -116,10 +118,10 @@ def main() -> None:
         data["label_source"] = args.label_source
     lock = Lock()
     names = [name for name in args.rows if label(name, args) not in finished]
-    steps = {name: int(60 * args.minutes / step_seconds(ROWS[name])) for name in names}
+    steps = {name: int(60 * args.minutes / step_seconds({**START, **ROWS[name]})) for name in names}
 
     def work(name: str) -> None:
-        row = run_row({**data, **ROWS[name]}, steps[name])
+        row = run_row({**data, **START, **ROWS[name]}, steps[name])
         with lock:
             finished[label(name, args)] = row
             path.write_text(json.dumps(finished, indent=2) + "\n")
