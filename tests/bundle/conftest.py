@@ -15,6 +15,7 @@ from unet_monai.data import draw_cells
 REPOSITORY = Path(__file__).parents[2]
 # The real configs, with a network and a length that take seconds.
 TINY = ["--network_def#features", "[2,4,8,16,32]", "--tile_size", "204", "--epochs", "1", "--steps_per_epoch", "2"]
+TINY += ["--val_interval", "1"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

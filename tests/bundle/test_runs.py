@@ -76,7 +76,7 @@ def test_evaluation_writes_measures_and_pictures(trained: Path, cells: Path, tmp
 def run_here(tmp_path: Path, cells: Path, **settings: object) -> None:
     """Run the training config in this process, with the tiny settings."""
     tiny = {"network_def#features": [2, 4, 8, 16, 32], "tile_size": 204, "epochs": 1, "steps_per_epoch": 2}
-    places = {"bundle_root": str(tmp_path), "dataset_dir": str(cells)}
+    places = {"bundle_root": str(tmp_path), "dataset_dir": str(cells), "val_interval": 1}
     workflow = ConfigWorkflow(
         str(REPOSITORY / "bundle" / "configs" / "train.json"), logging_file=False, **{**tiny, **places, **settings}
     )
