@@ -28,7 +28,6 @@ class TileDataset(CacheDataset):
         ValueError: when ``data`` is empty.
 
     Example:
-        >>> from monai.transforms import RandLambdad
         >>> tiles = TileDataset([{"x": 0.0}, {"x": 10.0}], Compose([]), progress=False)
         >>> sorted(tiles[n]["x"] for n in (6, 7))
         [0.0, 10.0]
