@@ -30,17 +30,15 @@ EPOCHS = 12
 WIDE = [32, 64, 128, 256, 512]
 SGD = "{'_target_':'torch.optim.SGD','params':'$@network.parameters()','lr':'@learning_rate','momentum':0.99}"
 
-# Where the ablation started from, as far as it differs from today's defaults.
-START: dict[str, object] = {"learning_rate": 1e-3}
 ROWS: dict[str, dict[str, object]] = {
-    "start": {},
-    "no norm, rate 1e-3": {"network_def#norm": None},
-    "no norm, rate 2e-4": {"network_def#norm": None, "learning_rate": 2e-4},
-    "width 32": {"network_def#features": WIDE},
-    "width 32, no norm, rate 2e-4": {"network_def#features": WIDE, "network_def#norm": None, "learning_rate": 2e-4},
-    "rate 3e-3": {"learning_rate": 3e-3},
-    "rate 3e-4": {"learning_rate": 3e-4},
+    "defaults": {},
+    "rate 1e-2": {"learning_rate": 1e-2},
+    "rate 1e-3": {"learning_rate": 1e-3},
     "SGD 0.99, rate 1e-2": {"optimizer": SGD, "learning_rate": 1e-2},
+    "no norm, rate 1e-3": {"network_def#norm": None, "learning_rate": 1e-3},
+    "no norm, rate 3e-4": {"network_def#norm": None, "learning_rate": 3e-4},
+    "width 32": {"network_def#features": WIDE},
+    "width 32, no norm, rate 3e-4": {"network_def#features": WIDE, "network_def#norm": None, "learning_rate": 3e-4},
     "tile 252, batch 4": {"tile_size": 252, "batch_size": 4},
     "tile 316, batch 2": {"tile_size": 316, "batch_size": 2},
     "tile 572": {"tile_size": 572},
@@ -118,10 +116,10 @@ def main() -> None:
         data["label_source"] = args.label_source
     lock = Lock()
     names = [name for name in args.rows if label(name, args) not in finished]
-    steps = {name: int(60 * args.minutes / step_seconds({**START, **ROWS[name]})) for name in names}
+    steps = {name: int(60 * args.minutes / step_seconds(ROWS[name])) for name in names}
 
     def work(name: str) -> None:
-        row = run_row({**data, **START, **ROWS[name]}, steps[name])
+        row = run_row({**data, **ROWS[name]}, steps[name])
         with lock:
             finished[label(name, args)] = row
             path.write_text(json.dumps(finished, indent=2) + "\n")
