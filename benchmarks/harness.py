@@ -107,7 +107,10 @@ def _row(
 
 def table(rows: Sequence[Row]) -> str:
     """Write rows as a Markdown table, met and missed targets alike."""
-    lines = ["| what | against | ratio | lowest to highest | target | met | same result |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| what | against | ratio | lowest to highest | target | met | same result |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         bound = "at least" if row.kind == "times faster" else "at most"
         target = "" if row.target is None else f"{bound} {row.target:g}"
