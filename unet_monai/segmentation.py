@@ -56,7 +56,9 @@ def segment(
     columns_first = image.transpose() if channels > 1 else image.transpose()[None]
     normalise = ScaleIntensityRangePercentiles(lower=1, upper=99.8, b_min=0, b_max=1, channel_wise=True)
     tensor = torch.as_tensor(normalise(columns_first.astype(np.float32)), device=device)[None]
-    inferer = OverlapTileInferer(roi_size, border=network.border, poolings=network.poolings)
+    inferer = OverlapTileInferer(
+        roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
+    )
     with torch.inference_mode():
         scores = inferer(tensor, network.to(device).eval())[0]
     find_instances = LogitsToInstances(

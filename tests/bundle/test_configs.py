@@ -23,7 +23,7 @@ ALLOWED_EXPRESSIONS = [
     r"@\w+ \+ '/[\w./]+'",
     r"torch\.device\('cuda' if torch\.cuda\.is_available\(\) else 'cpu'\)",
     r"@network_def\.to\(@device\)",
-    r"@network_def\.(border|poolings|output_size\(@tile_size\))",
+    r"@network_def\.(border|poolings|bytes_per_pixel|output_size\(@tile_size\))",
     r"@network\.parameters\(\)",
     r"@[\w#]+( \+ @[\w#]+)+",
     r"@split\['\w+'\]",

@@ -200,17 +200,33 @@ def test_the_mirror_does_not_repeat_the_edge() -> None:
     assert [tile.flatten().tolist() for tile in tiles] == [[4, 3, 2, 1, 2, 3, 4, 3, 2], [1, 2, 3, 4, 3, 2, 1, 2, 3]]
 
 
-def test_chosen_tiles_fit_the_budget_and_the_network() -> None:
-    inferer = OverlapTileInferer()
-    assert inferer.tile_output_size((512, 2048)) == (516, 516)
-    assert inferer.tile_output_size((1, 20)) == (4, 20)
-    for side in (1, 100, 388, 580, 581, 999, 3000):
-        output = inferer.tile_output_size((side, side))[0]
-        assert (output + 92) % 16 == 0
-        assert output + 184 <= 764
-        assert output >= min(side, 16)
-    thick = OverlapTileInferer(border=(20, 20, 2), poolings=(2, 2, 0))
-    assert thick.tile_output_size((300, 40, 9)) == (44, 40, 9)
+class TestChosenTiles:
+    @pytest.mark.parametrize(("budget", "per_pixel"), [(768 * 2**20, 352), (768 * 2**20, 1408), (50_000_000, 300)])
+    @pytest.mark.parametrize("size", [(1, 20), (388, 388), (580, 3000), (3000, 580), (2048, 2048), (200, 40, 999)])
+    def test_they_fit_the_budget_and_the_network(self, budget: int, per_pixel: int, size: tuple[int, ...]) -> None:
+        inferer = OverlapTileInferer(memory_budget=budget, bytes_per_pixel=per_pixel)
+        output = inferer.tile_output_size(size)
+        assert all((n + 92) % 16 == 0 for n in output)
+        assert all(n >= min(side, 16) for n, side in zip(output, size, strict=True))
+        smallest = [20 + 184] * len(size)
+        assert np.prod([n + 184 for n in output]) * per_pixel <= max(budget, np.prod(smallest) * per_pixel)
+
+    def test_large_where_the_budget_allows(self) -> None:
+        assert OverlapTileInferer().tile_output_size((512, 512)) == (516, 516)
+        assert OverlapTileInferer(bytes_per_pixel=1408).tile_output_size((512, 512)) == (516, 516)
+        assert OverlapTileInferer(bytes_per_pixel=1408).tile_output_size((2048, 2048)) == (516, 516)
+        assert OverlapTileInferer().tile_output_size((2048, 2048)) == (1028, 1028)
+
+    def test_a_short_axis_leaves_its_share_to_the_long_one(self) -> None:
+        assert OverlapTileInferer().tile_output_size((100, 5000)) == (100, 5012)
+        assert OverlapTileInferer().tile_output_size((5000, 100)) == (5012, 100)
+
+    def test_a_batch_of_tiles_shares_the_budget(self) -> None:
+        assert OverlapTileInferer(sw_batch_size=4).tile_output_size((2048, 2048)) == (516, 516)
+
+    def test_axes_without_pooling(self) -> None:
+        thick = OverlapTileInferer(border=(20, 20, 2), poolings=(2, 2, 0), memory_budget=5_000_000, bytes_per_pixel=10)
+        assert thick.tile_output_size((300, 40, 9)) == (300, 40, 9)
 
 
 def test_metadata_travels() -> None:
@@ -283,6 +299,10 @@ class TestRejects:
     def test_no_tile_per_call(self) -> None:
         with pytest.raises(ValueError, match=r"^sw_batch_size must be at least 1, got 0\.$"):
             OverlapTileInferer(sw_batch_size=0)
+
+    def test_no_memory(self) -> None:
+        with pytest.raises(ValueError, match=r"memory_budget and bytes_per_pixel must be positive, got 0 and 352\."):
+            OverlapTileInferer(memory_budget=0)
 
     def test_an_empty_batch(self) -> None:
         with pytest.raises(ValueError, match=r"^inputs must hold at least one image, got \(0, 1, 30, 30\)\.$"):

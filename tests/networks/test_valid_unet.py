@@ -3,14 +3,17 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import weakref
 from itertools import pairwise
 from math import prod, sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv3d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.tile_shapes import output_size
@@ -29,6 +32,24 @@ def on_meta(**options: object) -> ValidUNet:
 def convolutions(network: nn.Module) -> list[nn.Module]:
     kinds = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
     return [module for module in network.modules() if isinstance(module, kinds)]
+
+
+class LiveMemory(TorchDispatchMode):
+    """Add up the bytes of the tensors that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        storage = result.untyped_storage()
+        if storage._cdata not in self.alive:
+            self.alive[storage._cdata] = storage.nbytes()
+            weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return result
 
 
 class TestArchitecture:
@@ -84,12 +105,39 @@ class TestArchitecture:
         two_levels = [n for n, m in ValidUNet(features=(2, 4)).named_modules() if isinstance(m, nn.Dropout)]
         assert two_levels == ["input_block.dropout", "downs.0.convs.dropout"]
 
-    def test_convolution_norm_relu(self) -> None:
-        def names(norm: str | None) -> list[str]:
-            return list(DoubleConv(2, 1, 2, (3, 3), norm=norm)._modules)
+    @pytest.mark.parametrize("spatial_dims", [2, 3])
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("norm", ["batch", None])
+    def test_convolution_norm_relu(self, spatial_dims: int, training: bool, norm: str | None) -> None:
+        """In evaluation the norm is folded into the convolution; the result is that of one layer after the other."""
+        torch.manual_seed(0)
+        block = DoubleConv(spatial_dims, 1, 3, [3] * spatial_dims, norm=norm).double().train(training)
+        if norm:
+            for layer in (block.norm1, block.norm2):
+                for value in (layer.weight, layer.bias, layer.running_var):
+                    nn.init.uniform_(value, 0.5, 2)
+                nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+        x = torch.rand(2, 1, *[7] * spatial_dims).double()
+        one, two = (n or nn.Identity() for n in (copy.deepcopy(block.norm1), copy.deepcopy(block.norm2)))
+        expected = two(block.conv2(one(block.conv1(x)).relu())).relu()
+        torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+        assert (expected > 0).any(), "test invalid"
+        block(x).sum().backward()
+        assert all(p.grad is not None for p in block.parameters())
 
-        assert names(None) == ["conv1", "relu1", "conv2", "relu2"]
-        assert names("batch") == ["conv1", "norm1", "relu1", "conv2", "norm2", "relu2"]
+    def test_channels_are_last_in_memory(self) -> None:
+        network = ValidUNet(features=(4, 8), norm="batch").eval()
+        assert network(torch.rand(1, 1, 20, 20)).is_contiguous(memory_format=torch.channels_last)
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"norm": "batch"}, {"last_up_features": 128}, {"features": (16, 32, 64, 128, 256)}]
+    )
+    def test_bytes_per_pixel_is_the_peak_of_memory(self, options: dict) -> None:
+        network = on_meta(**options).eval()
+        tile = torch.zeros(1, 1, 5004, 5004, device="meta")
+        with torch.inference_mode(), LiveMemory() as memory:
+            network(tile)
+        assert 0.85 <= memory.peak / tile.numel() / network.bytes_per_pixel <= 1
 
 
 class TestSizes:

@@ -1,1 +1,2 @@
 from unet_monai.inferers.overlap_tile import OverlapTileInferer as OverlapTileInferer
+from unet_monai.inferers.view_averaging import ViewAveragingInferer as ViewAveragingInferer

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, product
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
@@ -14,9 +15,6 @@ from monai.utils import convert_to_dst_type, ensure_tuple_rep
 from tqdm import tqdm
 
 from unet_monai.networks.tile_shapes import balanced_output_size, mirrored_indices, output_size, tile_starts
-
-# Input pixels of the largest tile that is chosen by itself; a 2-D tile of 764 px a side, about the paper's GPU memory.
-LARGEST_TILE = 764**2
 
 
 class OverlapTileInferer(Inferer):
@@ -30,17 +28,19 @@ class OverlapTileInferer(Inferer):
     The network is only called: it may be compiled, wrapped for several devices, or an ONNX session.
 
     Args:
-        roi_size: input tile size, one side or one per axis. None picks, for each image, equal tiles as large as a
-            fixed budget allows (764 px a side in 2-D).
+        roi_size: input tile size, one side or one per axis. None picks, for each image, few equal tiles within the
+            memory budget: the larger the tiles, the fewer pixels are computed twice for their borders.
         sw_batch_size: tiles per call of the network.
         border: pixels that the network loses on each side, one for all axes or one per axis.
         poolings: how often the network halves, one for all axes or one per axis.
+        memory_budget: bytes that the network may use for the maps of a call, where ``roi_size`` is None.
+        bytes_per_pixel: bytes of these maps per input pixel of a tile (``ValidUNet.bytes_per_pixel``).
         sw_device: device of the tiles; None for that of the input.
         device: device of the stitched scores; None for that of the input.
         progress: whether to show a progress bar over the tiles.
 
     Raises:
-        ValueError: when ``sw_batch_size`` is not positive.
+        ValueError: when ``sw_batch_size``, ``memory_budget`` or ``bytes_per_pixel`` is not positive.
 
     Example:
         >>> from unet_monai.networks import ValidUNet
@@ -56,6 +56,8 @@ class OverlapTileInferer(Inferer):
         *,
         border: Sequence[int] | int = 92,
         poolings: Sequence[int] | int = 4,
+        memory_budget: int = 768 * 2**20,
+        bytes_per_pixel: int = 352,
         sw_device: torch.device | str | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
@@ -63,10 +65,16 @@ class OverlapTileInferer(Inferer):
         super().__init__()
         if sw_batch_size < 1:
             raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}.")
+        if memory_budget <= 0 or bytes_per_pixel <= 0:
+            raise ValueError(
+                f"memory_budget and bytes_per_pixel must be positive, got {memory_budget} and {bytes_per_pixel}."
+            )
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
         self.border = border
         self.poolings = poolings
+        self.memory_budget = memory_budget
+        self.bytes_per_pixel = bytes_per_pixel
         self.sw_device = sw_device
         self.device = device
         self.progress = progress
@@ -119,12 +127,15 @@ class OverlapTileInferer(Inferer):
     def tile_output_size(self, image_size: Sequence[int]) -> tuple[int, ...]:
         """Compute the output size of the tiles that an image of ``image_size`` pixels is cut into.
 
+        Without a ``roi_size`` the axes share the memory budget, the shortest first: what it does not need, the longer
+        ones get. A tile is never smaller than one pooling step, whatever the budget.
+
         Raises:
             ValueError: when ``roi_size`` is not a size that the poolings fit; names the nearest sizes.
 
         Example:
             >>> OverlapTileInferer().tile_output_size((512, 2048))
-            (516, 516)
+            (516, 2052)
         """
         dims = len(image_size)
         steps = [2**p for p in ensure_tuple_rep(self.poolings, dims)]
@@ -132,8 +143,13 @@ class OverlapTileInferer(Inferer):
         if self.roi_size is not None:
             roi_size = ensure_tuple_rep(self.roi_size, dims)
             return tuple(output_size(n, b, s) for n, b, s in zip(roi_size, borders, steps, strict=True))
-        side = round(LARGEST_TILE ** (1 / dims))
-        return tuple(_chosen_output(n, side, b, s) for n, b, s in zip(image_size, borders, steps, strict=True))
+        pixels = self.memory_budget / (self.bytes_per_pixel * self.sw_batch_size)
+        outputs = [0] * dims
+        for axes_left, axis in zip(range(dims, 0, -1), np.argsort(image_size, kind="stable"), strict=True):
+            side = int(pixels ** (1 / axes_left))
+            outputs[axis] = _chosen_output(image_size[axis], side, borders[axis], steps[axis])
+            pixels /= outputs[axis] + 2 * borders[axis]
+        return tuple(outputs)
 
 
 def _chosen_output(image_size: int, largest_input: int, border: int, step: int) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from math import prod, sqrt
+from functools import partial
+from math import ceil, prod, sqrt
 from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from monai.utils import ensure_tuple_rep
 from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import relu_
 
 from unet_monai.networks.tile_shapes import context_border, output_size
 
@@ -18,7 +20,7 @@ PerAxis = int | Sequence[int]
 PerLevel = PerAxis | Sequence[Sequence[int]]
 
 
-class DoubleConv(nn.Sequential):
+class DoubleConv(nn.Module):
     """Two unpadded convolutions, each followed by a ReLU; optionally normalised before it.
 
     Args:
@@ -39,15 +41,31 @@ class DoubleConv(nn.Sequential):
         norm: str | None = None,
         dropout: float = 0.0,
     ) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, channels in ((1, in_channels), (2, out_channels)):
-            layers[f"conv{i}"] = Conv[Conv.CONV, spatial_dims](channels, out_channels, tuple(kernel_size))
-            if norm is not None:
-                layers[f"norm{i}"] = Norm[norm, spatial_dims](out_channels)
-            layers[f"relu{i}"] = nn.ReLU(inplace=True)
-        if dropout > 0:
-            layers["dropout"] = nn.Dropout(dropout)
-        super().__init__(layers)
+        super().__init__()
+        conv = partial(Conv[Conv.CONV, spatial_dims], out_channels=out_channels, kernel_size=tuple(kernel_size))
+        self.conv1 = conv(in_channels)
+        self.norm1 = None if norm is None else Norm[norm, spatial_dims](out_channels)
+        self.conv2 = conv(out_channels)
+        self.norm2 = None if norm is None else Norm[norm, spatial_dims](out_channels)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve the map (B, C, *S) twice."""
+        x = relu_(_normalised(self.conv1, self.norm1, x))
+        x = relu_(_normalised(self.conv2, self.norm2, x))
+        return x if self.dropout is None else self.dropout(x)
+
+
+def _normalised(conv: nn.Module, norm: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    """Convolve and normalise; in evaluation by one convolution, the norm being a scale and a shift per channel then."""
+    if norm is None:
+        return conv(x)
+    if norm.training:
+        return norm(conv(x))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale.reshape(-1, *[1] * (conv.weight.ndim - 1))
+    bias = (conv.bias - norm.running_mean) * scale + norm.bias
+    return functional_call(conv, {"weight": weight, "bias": bias}, (x,))
 
 
 class Down(nn.Module):
@@ -112,6 +130,7 @@ class ValidUNet(nn.Module):
         in_channels: channels of the image.
         border: pixels lost on each side, per axis.
         poolings: number of halvings, per axis.
+        bytes_per_pixel: memory of the maps alive at the same time in evaluation, per input pixel, float32.
 
     Raises:
         ValueError: for an argument outside of the above.
@@ -154,6 +173,9 @@ class ValidUNet(nn.Module):
         self.in_channels = in_channels
         self.border = tuple(context_border([k[a] for k in kernels], [p[a] for p in pools]) for a in axes)
         self.poolings = tuple(sum(p[a] == 2 for p in pools) for a in axes)
+        # Most is alive on the last level up: the joined maps, its other three (skip, convolutions), and the map below.
+        joined = features[0] + (last_up_features or features[0])
+        self.bytes_per_pixel = 4 * (joined + max(joined, 3 * features[0]) + ceil(features[1] / prod(pools[0])))
 
         def double_conv(level: int, channels: int, drop: float = 0.0) -> DoubleConv:
             return DoubleConv(spatial_dims, channels, features[level], kernels[level], norm, drop)
@@ -175,6 +197,10 @@ class ValidUNet(nn.Module):
         self.ups = nn.ModuleList(up(i) for i in reversed(range(levels - 1)))
         self.output_conv = Conv[Conv.CONV, spatial_dims](features[0], out_channels, 1)
         self.apply(_initialise)
+        if (
+            spatial_dims == 2
+        ):  # Channels last in memory: convolutions run faster so (not in 3-D). Inputs need not follow.
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the class scores (logits) of the tile's centre.
