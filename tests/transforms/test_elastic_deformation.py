@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from torch.nn.functional import grid_sample
 
 from tests.drawings import draw, random_discs
 from tests.reference.elastic import coordinates_reference, resample_reference
 from unet_monai.transforms import RandElasticDeformation, RandElasticDeformationd
 from unet_monai.transforms.elastic_deformation import (
+    OVERSHOOT,
     Deformation,
     cubic_upsampling,
-    displacement_field,
-    outside_image,
-    source_coordinates,
+    sample,
+    sampling_grid,
+    source_window,
 )
 
 EVERYTHING = {"magnitude": 2.0, "rotate_range": 3.0, "shift_range": 3.0, "scale_range": 0.3, "flip_prob": 0.5}
@@ -32,10 +34,22 @@ def still(tile_size: tuple[int, ...], image_size: tuple[int, ...], linear: np.nd
     return Deformation(tile_size, centre, np.eye(dims) if linear is None else linear, np.zeros((dims, *[3] * dims)))
 
 
-def apply(deformation: Deformation, image: np.ndarray, mode: str = "bilinear") -> np.ndarray:
+def positions_in(image_size: tuple[int, ...], deformation: Deformation) -> np.ndarray:
+    """Turn the grid of the tile back to pixels of the image, float64 (D, *tile)."""
+    grid = sampling_grid(deformation, [slice(0, n) for n in image_size]).double().numpy()
+    from_first_axis = np.moveaxis(grid, -1, 0)[::-1]
+    halves = [((n - 1) / 2, max(n - 1, 1) / 2) for n in image_size]
+    return np.stack([middle + half * g for g, (middle, half) in zip(from_first_axis, halves, strict=True)])
+
+
+def transform_with(deformation: Deformation) -> RandElasticDeformation:
     transform = RandElasticDeformation()
     transform.deformation = deformation
-    return transform(image, mode=mode, randomize=False)
+    return transform
+
+
+def apply(deformation: Deformation, image: np.ndarray, mode: str = "bilinear") -> np.ndarray:
+    return transform_with(deformation)(image, mode=mode, randomize=False)
 
 
 def drawn(transform: RandElasticDeformation, image_size: tuple[int, ...], count: int) -> list[Deformation]:
@@ -65,6 +79,14 @@ class TestCubicUpsampling:
         np.testing.assert_allclose(bump[:201], 1.5 * t - 0.5 * t**3, atol=1e-12)
         np.testing.assert_allclose(bump, bump[::-1], atol=1e-12)
 
+    def test_overshoots_less_than_the_source_window_allows_for(self) -> None:
+        factors = [np.abs(cubic_upsampling(points, 40 * points)).sum(axis=1).max() for points in range(2, 40)]
+        assert 1.5 < max(factors) < OVERSHOOT
+
+    def test_what_is_kept_for_the_next_tile_cannot_be_changed(self) -> None:
+        with pytest.raises(ValueError, match="read-only"):
+            cubic_upsampling(3, 9)[0, 0] = 5
+
 
 class TestSpread:
     @pytest.mark.parametrize("magnitude", [10.0, (4.0, 12.0)])
@@ -72,9 +94,10 @@ class TestSpread:
         transform = RandElasticDeformation((9, 13), magnitude=magnitude).set_random_state(seed=0)
         fields = []
         for deformation in drawn(transform, (50, 60), 400):
-            field = displacement_field(torch.from_numpy(deformation.displacements), (9, 13))
-            fields.append(field[:, ::4, ::6].numpy())
-            np.testing.assert_allclose(fields[-1], deformation.displacements, atol=1e-9)
+            undisplaced = deformation._replace(displacements=np.zeros((2, 3, 3)))
+            field = positions_in((50, 60), deformation) - positions_in((50, 60), undisplaced)
+            fields.append(field[:, ::4, ::6])
+            np.testing.assert_allclose(fields[-1], deformation.displacements, atol=2e-5)
         along_axes = np.moveaxis(fields, 1, 0).reshape(2, -1)
         np.testing.assert_allclose(along_axes.std(axis=1), magnitude, rtol=0.05)
         np.testing.assert_allclose(along_axes.mean(axis=1), 0, atol=0.6)
@@ -150,7 +173,7 @@ class TestResampling:
         tile, label_tile = transform(image), transform(label, mode="nearest", randomize=False)
         assert transform.deformation is not None
         positions = coordinates_reference(transform.deformation)
-        np.testing.assert_allclose(source_coordinates(transform.deformation), positions, atol=1e-4)
+        np.testing.assert_allclose(positions_in(image_size, transform.deformation), positions, atol=1e-5)
         np.testing.assert_allclose(tile, resample_reference(image, positions, order=1), atol=1e-3)
 
         outside = np.zeros(tile_size, bool)
@@ -160,6 +183,54 @@ class TestResampling:
         decided = (np.abs(positions % 1 - 0.5) > 1e-3).all(axis=0)  # not halfway between two pixels
         assert decided.mean() > 0.9, "test invalid"
         np.testing.assert_array_equal(label_tile[:, decided], expected[:, decided])
+
+
+class TestPositions:
+    def test_are_exact_on_large_images(self) -> None:
+        image_size, options = (4000, 3000), {**EVERYTHING, "magnitude": 10.0}
+        transform = RandElasticDeformation((4000, 6), **options).set_random_state(seed=0)
+        for deformation in drawn(transform, image_size, 3):
+            error = positions_in(image_size, deformation) - coordinates_reference(deformation)
+            assert np.abs(error).max() < 5e-4
+
+    def test_grids_of_unequal_sides(self) -> None:
+        displacements = np.random.default_rng(0).normal(0, 3, (3, 2, 5, 4))
+        deformation = Deformation((7, 9, 8), np.array([8.0, 9.0, 7.5]), np.eye(3), displacements)
+        expected = coordinates_reference(deformation)
+        np.testing.assert_allclose(positions_in((17, 19, 16), deformation), expected, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+    @pytest.mark.parametrize("magnitude", [0.0, 1.0])
+    def test_the_window_holds_all_that_the_tile_needs(self, mode: str, magnitude: float) -> None:
+        image = torch.from_numpy(random_image(12, 2, 90, 100))
+        options = {"magnitude": magnitude, "shift_range": 2.0, "rotate_range": 0.5 * magnitude}
+        transform = RandElasticDeformation((9, 10), **options).set_random_state(seed=1)
+        cropped = 0
+        for deformation in drawn(transform, (90, 100), 50):
+            whole = sampling_grid(deformation, (slice(0, 90), slice(0, 100)))
+            expected = sample(image, whole, mode, "reflection")
+            rows, columns = source_window(deformation, (90, 100))
+            if rows.start > 0 and columns.start > 0:
+                cropped += 1
+                tile = transform_with(deformation)(image, mode=mode, randomize=False)
+                np.testing.assert_allclose(tile, expected, atol=1e-3)
+        assert cropped > 20, "test invalid"
+
+    @pytest.mark.parametrize(("image_size", "tile_size"), [((20, 30), (12, 15)), ((9, 12, 10), (8, 7, 9))])
+    @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+    def test_rows_as_a_batch_are_the_one_image(
+        self, image_size: tuple[int, ...], tile_size: tuple[int, ...], mode: str
+    ) -> None:
+        image = torch.from_numpy(random_image(13, 3, *image_size))
+        transform = RandElasticDeformation(tile_size, **EVERYTHING).set_random_state(seed=0)
+        deformation = drawn(transform, image_size, 1)[0]
+        grid = sampling_grid(deformation, [slice(0, n) for n in image_size])
+        tile = sample(image, grid, mode, "reflection")
+        plain = grid_sample(image[None], grid[None], mode=mode, padding_mode="reflection", align_corners=True)[0]
+        np.testing.assert_array_equal(tile, plain)
+        assert tile.is_contiguous()
+        # Elsewhere than on the CPU there are no rows; "meta" computes shapes only.
+        assert sample(image.to("meta"), grid.to("meta"), mode, "reflection").shape == tile.shape
 
 
 class TestOutside:
@@ -175,13 +246,26 @@ class TestOutside:
         np.testing.assert_allclose(tile[0, 0], [2, 1, 2, 3, 2, 1, 2, 3, 2, 1, 2, 3, 2], atol=1e-5)
 
     def test_outermost_half_pixels_belong_to_the_image(self) -> None:
-        positions = torch.tensor([[-0.6, -0.4, 2.4, 2.6, 1.0]])
-        assert outside_image(positions, (3,)).tolist() == [True, False, False, True, False]
+        label = np.array([[[7, 8, 9]]], np.int32)
+        for shift, expected in ((-0.6, [-1, 7, 8]), (-0.4, [7, 8, 9]), (0.4, [7, 8, 9]), (0.6, [8, 9, -1])):
+            along = still((1, 3), (1, 3))._replace(centre=np.array([0, 1 + shift]))
+            np.testing.assert_array_equal(apply(along, label, "nearest"), [[expected]])
+            across = still((1, 3), (1, 3))._replace(centre=np.array([shift, 1]))
+            inside = abs(shift) < 0.5
+            np.testing.assert_array_equal(apply(across, label, "nearest"), label if inside else [[[-1, -1, -1]]])
 
     @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.uint8, np.uint16])
     def test_ignored_pixels_are_minus_one_in_any_integer_type(self, dtype: type) -> None:
         tile = apply(still((8, 5), (4, 3)), np.ones((1, 4, 3), dtype), "nearest")
         assert sorted(np.unique(tile).tolist()) == [-1, 1]
+
+    @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+    def test_ids_survive_as_far_as_float32_tells_them_apart(self, dtype: type) -> None:
+        label = (2**24 - np.arange(1, 13)).reshape(1, 3, 4).astype(dtype)
+        tile = apply(still((3, 6), (3, 4)), label, "nearest")
+        np.testing.assert_array_equal(tile[..., 1:-1], label)
+        with pytest.raises(ValueError, match=r"label ids must be below 2\*\*24, got 16777216"):
+            apply(still((3, 6), (3, 4)), label + 1, "nearest")
 
 
 class TestDraws:
@@ -376,6 +460,8 @@ class TestRejects:
     def test_unknown_mode(self) -> None:
         with pytest.raises(ValueError, match="trilinear"):
             RandElasticDeformation(8)(random_image(0, 1, 9, 9), mode="trilinear")
+        with pytest.raises(ValueError, match="trilinear"):
+            RandElasticDeformationd("image", "trilinear", spatial_size=8)({"image": random_image(0, 1, 9, 9)})
 
     def test_repeating_what_was_never_drawn(self) -> None:
         with pytest.raises(RuntimeError, match=r"call randomize\(\) or pass randomize=True before randomize=False\."):

@@ -37,7 +37,7 @@ IGNORE_LABEL = -1
 """The value of ignored pixels in every label map in memory; what a file says instead is the knob `ignore_label`."""
 
 _LUMINANCE = (0.2125, 0.7154, 0.0721)  # of skimage.color.rgb2gray
-_LARGEST_EXACT_ID = 2**24  # float32, which MONAI's transforms go through, holds every integer up to here
+_LARGEST_EXACT_ID = 2**24 - 1  # the deformation samples labels as float32, which tells integers apart up to here
 _FIRST_TIME = threading.Lock()  # of the module, because a reader that holds a lock cannot be pickled
 
 

@@ -6,6 +6,7 @@ All of them are one map from tile to image coordinates, so image and label are r
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from math import cos, sin
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from torch.nn.functional import grid_sample
 
 from unet_monai.data.image_io import IGNORE_LABEL
 
+# Between its control points a natural cubic spline stays below this multiple of the largest, along one axis.
+OVERSHOOT = 1.6
 # Draws of a tile centre before the last one is taken, whatever it lies on: an image may be ignored altogether.
 MAX_DRAWS = 1000
 
@@ -47,6 +50,7 @@ class Deformation(NamedTuple):
     displacements: np.ndarray
 
 
+@lru_cache
 def cubic_upsampling(control_points: int, size: int) -> np.ndarray:
     """Build the matrix that interpolates control points to pixels by the natural cubic spline.
 
@@ -54,67 +58,112 @@ def cubic_upsampling(control_points: int, size: int) -> np.ndarray:
     and linear displacements as they are.
 
     Returns:
-        (size, control_points), float64.
+        (size, control_points), float64, read-only.
 
     Example:
         >>> cubic_upsampling(3, 5).round(3).tolist()[1]
         [0.406, 0.688, -0.094]
     """
     spline = CubicSpline(np.arange(control_points), np.eye(control_points), bc_type="natural")
-    return spline(np.linspace(0, control_points - 1, size))
+    matrix = spline(np.linspace(0, control_points - 1, size))
+    matrix.flags.writeable = False
+    return matrix
 
 
-def displacement_field(displacements: torch.Tensor, tile_size: Sequence[int]) -> torch.Tensor:
-    """Interpolate the displacements (D, *grid) of the control points to every pixel of the tile, (D, *tile_size)."""
-    field = displacements
-    for axis, (points, size) in enumerate(zip(displacements.shape[1:], tile_size, strict=True), start=1):
-        matrix = torch.as_tensor(cubic_upsampling(points, size), dtype=field.dtype, device=field.device)
-        field = torch.movedim(torch.tensordot(matrix, field, dims=([1], [axis])), 0, axis)
-    return field
+def source_window(deformation: Deformation, image_size: Sequence[int]) -> tuple[slice, ...]:
+    """Bound the part of the image that a tile comes from, so that only this part of a large image is converted.
 
-
-def source_coordinates(deformation: Deformation, device: torch.device | None = None) -> torch.Tensor:
-    """Compute where in the image each pixel of the tile comes from.
-
-    Returns:
-        Image positions in pixels, float32 (D, *tile_size).
+    An axis along which the tile may leave the image stays whole, because it is mirrored there.
 
     Example:
-        >>> still = Deformation((2, 2), np.array([5.5, 7.5]), np.eye(2), np.zeros((2, 3, 3)))
-        >>> source_coordinates(still)[:, 0, 0].tolist()
-        [5.0, 7.0]
+        >>> still = Deformation((4, 4), np.array([9.5, 1.5]), np.eye(2), np.zeros((2, 3, 3)))
+        >>> source_window(still, (40, 40))
+        (slice(6, 14, None), slice(0, 40, None))
     """
-    size = deformation.tile_size
-    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in size]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    centre, linear, displacements = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in deformation[1:])
-    moved = torch.tensordot(linear, offsets, dims=1) + centre.reshape(-1, *[1] * len(size))
-    return moved + displacement_field(displacements, size)
+    tile_size, centre, linear, displacements = deformation
+    farthest = OVERSHOOT ** len(tile_size) * np.abs(displacements).max()
+    reach = np.abs(linear) @ ((np.array(tile_size) - 1) / 2) + farthest + 2  # bicubic reads two pixels off
+    first, stop = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int) + 1
+    inside = (first >= 0) & (stop <= image_size)
+    return tuple(map(slice, np.where(inside, first, 0).tolist(), np.where(inside, stop, image_size).tolist()))
 
 
-def resample(image: torch.Tensor, coordinates: torch.Tensor, mode: str) -> torch.Tensor:
-    """Sample an image at the given positions, mirrored at its edge pixels as often as it takes.
+def sampling_grid(
+    deformation: Deformation, window: Sequence[slice], device: torch.device | None = None
+) -> torch.Tensor:
+    """Compute where each pixel of the tile comes from, as torch's ``grid_sample`` counts with ``align_corners=True``.
+
+    Both parts of the map are built axis by axis: the affine part adds up one step per axis, the displacements are a
+    product with one spline matrix per axis. They are small and float64 up to the last axis.
 
     Args:
-        image: (C, *S), 2-D or 3-D.
-        coordinates: positions in pixels (D, *T).
-        mode: ``"bilinear"`` (trilinear in 3-D) or ``"bicubic"`` (2-D only) for images; ``"nearest"`` for labels.
+        deformation: map from tile to image.
+        window: part of the image that will be sampled.
+        device: where to build the grid.
 
     Returns:
-        float32 (C, *T).
+        float32 (*tile_size, D), the image's last axis first: -1 is the first pixel of the window, 1 the last.
+
+    Example:
+        >>> still = Deformation((2, 2), np.array([4.5, 7.5]), np.eye(2), np.zeros((2, 3, 3)))
+        >>> sampling_grid(still, (slice(0, 9), slice(0, 17)))[1, 0].tolist()
+        [-0.125, 0.25]
     """
-    sizes = torch.tensor(image.shape[1:], dtype=torch.float32, device=image.device)
-    spans = (sizes - 1).clamp(min=1).reshape(-1, *[1] * (coordinates.ndim - 1))
-    # grid_sample wants the last axis first, and -1 ... 1 from the first to the last pixel's centre.
-    grid = torch.movedim((2 * coordinates / spans - 1).flip(0), 0, -1)
-    sampled = grid_sample(image[None].float(), grid[None], mode=mode, padding_mode="reflection", align_corners=True)
-    return sampled[0]
+    tile_size, centre, linear, displacements = deformation
+    first, last = np.array([(part.start, part.stop - 1) for part in window]).T
+    # From pixels off the window's middle to grid_sample's coordinates; it ignores those along an axis of one pixel.
+    to_grid = np.diag(2 / np.maximum(last - first, 1))[::-1]
+    steps, splines = [], []
+    for axis, n in enumerate(tile_size):
+        step = np.outer(to_grid @ linear[:, axis], np.arange(n) - (n - 1) / 2)
+        steps.append(step.reshape(len(tile_size), *[1] * axis, n))
+        splines.append(cubic_upsampling(displacements.shape[axis + 1], n))
+
+    affine = to_grid @ (centre - (first + last) / 2)
+    displaced = np.tensordot(to_grid, displacements, axes=1)
+    for step, spline in zip(steps[:-1], splines[:-1], strict=True):
+        affine = affine[..., None] + step
+        displaced = np.tensordot(displaced, spline, axes=([1], [1]))  # puts the axis, now of pixels, last
+    displaced = np.moveaxis(displaced, 1, -1).reshape(-1, displaced.shape[1])
+
+    def float32(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array.astype(np.float32), device=device)
+
+    grid = float32(affine)[..., None] + float32(steps[-1])
+    # Positions stay out of the product, which a GPU may be set to round to three digits (TF32).
+    grid.flatten(0, -2).addmm_(float32(displaced), float32(splines[-1]).T)
+    return grid.movedim(0, -1)
 
 
-def outside_image(coordinates: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
-    """Mark the positions (D, *T) that lie beyond the image's outermost pixels, where it is mirrored; bool (*T)."""
-    last = torch.tensor(image_size, device=coordinates.device).reshape(-1, *[1] * (coordinates.ndim - 1)) - 0.5
-    return ((coordinates < -0.5) | (coordinates > last)).any(dim=0)
+def sample(image: torch.Tensor, grid: torch.Tensor, mode: str, padding_mode: str) -> torch.Tensor:
+    """Sample one image (C, *S) at a grid (*T, D) by torch's ``grid_sample``, modes as there; float32 (C, *T)."""
+    image = image.float()
+    if image.device.type != "cpu":
+        return grid_sample(image[None], grid[None], mode=mode, padding_mode=padding_mode, align_corners=True)[0]
+    # On the CPU its threads share out the items of a batch, so each row is an item; no copy of the image is made.
+    images, rows = image.expand(len(grid), *image.shape), grid[:, None]
+    tile = grid_sample(images, rows, mode=mode, padding_mode=padding_mode, align_corners=True)
+    return tile.squeeze(2).transpose(0, 1).contiguous()
+
+
+def sample_label(label: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Take the nearest pixels of a label (C, *S) at a grid (*T, D), -1 beyond its outermost pixels.
+
+    Returns:
+        (C, *T) of the label's own type, signed.
+
+    Raises:
+        ValueError: for ids that float32, in which torch samples, does not tell apart.
+    """
+    largest = label.max().item()
+    if largest >= 2**24:
+        raise ValueError(f"label ids must be below 2**24, got {largest}.")
+    # grid_sample gives 0 beyond the label. Sampled one higher than they are, ids come back with -1 there.
+    tile = sample(label.float() - IGNORE_LABEL, grid, "nearest", "zeros").add_(IGNORE_LABEL)
+    for axis, n in enumerate(label.shape[:0:-1]):
+        if n == 1:  # all positions count as this pixel
+            tile.masked_fill_(grid[..., axis].abs() > 1, IGNORE_LABEL)
+    return tile.to(torch.promote_types(label.dtype, torch.int16))
 
 
 class RandElasticDeformation(Randomizable, Transform):
@@ -226,19 +275,28 @@ class RandElasticDeformation(Randomizable, Transform):
 
         Raises:
             RuntimeError: when nothing has been drawn yet and ``randomize`` is False.
+            ValueError: for an unknown mode, or a label with ids that float32 does not tell apart.
         """
-        look_up_option(mode, GridSampleMode)
         if randomize:
             self.randomize(img.shape[1:])
+        return self.deform([img], [mode])[0]
+
+    def deform(self, images: Sequence[NdarrayOrTensor], modes: Sequence[str]) -> list[NdarrayOrTensor]:
+        """Cut the last drawn tile out of images and labels of equal size; see :meth:`__call__` for each of them."""
         if self.deformation is None:
             raise RuntimeError("call randomize() or pass randomize=True before randomize=False.")
-        image = convert_to_tensor(img, track_meta=False)
-        coordinates = source_coordinates(self.deformation, image.device)
-        tile = resample(image, coordinates, mode)
-        if mode == GridSampleMode.NEAREST:
-            signed = torch.promote_types(image.dtype, torch.int16)
-            tile = tile.masked_fill(outside_image(coordinates, image.shape[1:]), IGNORE_LABEL).to(signed)
-        return convert_to_dst_type(tile, img, dtype=tile.dtype)[0]
+        tensors = [convert_to_tensor(image, track_meta=False) for image in images]
+        window = source_window(self.deformation, tensors[0].shape[1:])
+        grid = sampling_grid(self.deformation, window, tensors[0].device)
+        tiles = []
+        for image, tensor, mode in zip(images, tensors, modes, strict=True):
+            part, grid = tensor[(slice(None), *window)], grid.to(tensor.device)
+            if look_up_option(mode, GridSampleMode) == GridSampleMode.NEAREST:
+                tile = sample_label(part, grid)
+            else:
+                tile = sample(part, grid, mode, "reflection")
+            tiles.append(convert_to_dst_type(tile, image, dtype=tile.dtype)[0])
+        return tiles
 
 
 class RandElasticDeformationd(Randomizable, MapTransform):
@@ -316,6 +374,6 @@ class RandElasticDeformationd(Randomizable, MapTransform):
             return d
         label = None if self.label_key is None else convert_data_type(d[self.label_key][0], np.ndarray)[0]
         self.transform.randomize(d[first].shape[1:], label)
-        for key, mode in self.key_iterator(d, self.mode):
-            d[key] = self.transform(d[key], mode=mode, randomize=False)
+        keys, modes = zip(*self.key_iterator(d, self.mode), strict=True)
+        d.update(zip(keys, self.transform.deform([d[key] for key in keys], modes), strict=True))
         return d
