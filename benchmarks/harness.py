@@ -24,10 +24,11 @@ class Row(NamedTuple):
     Attributes:
         what: what was timed.
         against: what it was compared with.
-        kind: ``"times faster"`` (seconds of the other / ours) or ``"times the cost"`` (ours / the other).
-        ratio: median over the rounds.
+        kind: ``"times faster"`` (seconds of the other / ours), ``"times the cost"`` (ours / the other) or
+            ``"seconds more"`` (ours - the other).
+        ratio: median over the rounds; of "seconds more" it is the difference.
         spread: lowest and highest ratio of a round.
-        target: the least ratio for "times faster", the largest for "times the cost"; None where there is none.
+        target: the least ratio for "times faster", the largest for the others; None where there is none.
         check: what both sides were seen to compute alike, or why they do not.
         seconds: median seconds, ours and the other's.
     """
@@ -81,27 +82,35 @@ def faster(
     what: str, against: str, ours: Sequence[float], theirs: Sequence[float], target: float | None, check: str
 ) -> Row:
     """Make the row of how many times faster we are than the other, from the seconds of each round."""
-    return _row(what, against, "times faster", theirs, ours, target, check, (median(ours), median(theirs)))
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return _row(what, against, "times faster", ratios, target, check, (median(ours), median(theirs)))
 
 
 def cost(
     what: str, against: str, ours: Sequence[float], theirs: Sequence[float], target: float | None, check: str
 ) -> Row:
     """Make the row of how many times the other's cost ours is, from the seconds of each round."""
-    return _row(what, against, "times the cost", ours, theirs, target, check, (median(ours), median(theirs)))
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return _row(what, against, "times the cost", ratios, target, check, (median(ours), median(theirs)))
+
+
+def difference(
+    what: str, against: str, ours: Sequence[float], theirs: Sequence[float], target: float | None, check: str
+) -> Row:
+    """Make the row of how many seconds more than the other ours takes, from the seconds of each round."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return _row(what, against, "seconds more", differences, target, check, (median(ours), median(theirs)))
 
 
 def _row(
     what: str,
     against: str,
     kind: str,
-    above: Sequence[float],
-    below: Sequence[float],
+    ratios: Sequence[float],
     target: float | None,
     check: str,
     seconds: tuple[float, float],
 ) -> Row:
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
     return Row(what, against, kind, median(ratios), (min(ratios), max(ratios)), target, check, seconds)
 
 

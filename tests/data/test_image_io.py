@@ -275,7 +275,8 @@ def test_ignored_pixels(tmp_path):
 
 def test_large_ids_become_compact(tmp_path):
     assert labels(tmp_path, np.uint32([[4_000_000_000, 0, 6, 2**24 + 1]])).tolist() == [[3, 0, 1, 2]]
-    assert labels(tmp_path, np.uint32([[2**24, 0, 6]])).tolist() == [[2**24, 0, 6]]
+    assert labels(tmp_path, np.uint32([[2**24, 0, 6]])).tolist() == [[2, 0, 1]]
+    assert labels(tmp_path, np.uint32([[2**24 - 1, 0, 6]])).tolist() == [[2**24 - 1, 0, 6]]
 
 
 def test_equal_channels_and_palettes_are_labels(tmp_path):
