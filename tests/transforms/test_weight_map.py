@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 
 from tests.drawings import draw, random_discs
-from tests.reference.weight_map import weight_map_reference
+from tests.reference.weight_map import two_nearest_reference, weight_map_reference
 from unet_monai.transforms import BorderWeightMap, BorderWeightMapd
 from unet_monai.transforms.weight_map import border_reach, border_weight_map, two_nearest_distances
 
@@ -15,6 +18,24 @@ PAIR = draw("""
     11....22
     11....2?
 """)
+
+
+def random_shapes(seed: int, shape: tuple[int, ...] = (32, 38)) -> np.ndarray:
+    """Draw bars, rings with a cell inside, blocks that touch, and specks, over one another, some cut by the edge."""
+    random = np.random.default_rng(seed)
+    label = np.zeros(shape, np.int32)
+    for i in range(1, 12):
+        start = random.integers(-3, shape)
+        thin = np.where(random.permutation(len(shape)) == 0, random.integers(1, 20), random.integers(1, 5))
+        stop = np.maximum(start + (thin if i % 2 else random.integers(1, 9, len(shape))), 1)
+        label[tuple(map(slice, start.clip(0), stop))] = i
+        if i % 3 == 0:  # hollow, with a speck inside
+            label[tuple(map(slice, (start + 1).clip(0), (stop - 1).clip(0)))] = 0
+            label[tuple(map(slice, (start + 3).clip(0), (start + 4).clip(0)))] = 20 + i
+    label[random.random(shape) < 0.03] = -1
+    if seed % 4 == 2:  # one instance all over the image
+        label[random.random(shape) < 0.01] = 31
+    return label
 
 
 def border_term(distance: float, w0: float = 10, sigma: float = 5) -> float:
@@ -43,22 +64,90 @@ class TestTwoNearestDistances:
         np.testing.assert_allclose(d2, [[3, 2, 2, 3], [np.sqrt(10), np.sqrt(5), 2, 3]])
         assert d1.dtype == d2.dtype == np.float32
 
-    def test_nothing_is_near_beyond_the_reach(self) -> None:
-        d1, d2 = two_nearest_distances(draw("1......2"), reach=4)
-        assert d1.tolist() == [[0, 1, 2, 3, 3, 2, 1, 0]]
-        assert np.isinf(d2).all()
+    def test_the_two_add_up_to_no_less_than_the_reach_beyond_it(self) -> None:
+        for label in (draw("1.....2"), draw("1.."), draw("1"), draw("..?")):
+            d1, d2 = two_nearest_distances(label, reach=6)
+            assert (d1 + d2 >= 6).all()
 
-    def test_one_or_no_instance(self) -> None:
-        d1, d2 = two_nearest_distances(draw("1.."), reach=9)
-        assert d1.tolist() == [[0, 1, 2]]
-        assert np.isinf(d2).all()
-        assert all(np.isinf(d).all() for d in two_nearest_distances(draw("..?"), reach=9))
+    @pytest.mark.parametrize("reach", [1.5, 2, np.sqrt(8), 5, 9.3, 26.3])
+    @pytest.mark.parametrize("seed", range(8))
+    def test_random_labels_equal_brute_force_within_the_reach(self, seed: int, reach: float) -> None:
+        label = random_shapes(seed, (14, 13, 12) if seed % 4 == 3 else (32, 38))
+        expected = two_nearest_reference(label)
+        within = sum(expected) < reach
+        assert within.any(), "test invalid"
+        d1, d2 = two_nearest_distances(label, reach)
+        np.testing.assert_allclose(d1[within], expected[0][within], rtol=1e-6)
+        np.testing.assert_allclose(d2[within], expected[1][within], rtol=1e-6)
+        assert (d1 <= d2).all()
+        assert (d1 + d2)[~within].min(initial=np.inf) >= reach * (1 - 1e-6)
 
-    def test_labels_need_not_be_consecutive(self) -> None:
-        label = draw("1..2\n1..3")
-        sparse = np.array([0, 7, 300, 40_000])[label]
-        for dense, gaps in zip(two_nearest_distances(label, 9), two_nearest_distances(sparse, 9), strict=True):
-            np.testing.assert_array_equal(dense, gaps)
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
+    def test_any_integers(self, dtype: type) -> None:
+        label = np.maximum(random_shapes(0), 0)
+        for any_type, int32 in zip(
+            two_nearest_distances(label.astype(dtype), 9), two_nearest_distances(label, 9), strict=True
+        ):
+            np.testing.assert_array_equal(any_type, int32)
+
+    @pytest.mark.parametrize("ids", [[7, 300, 40_000], [70_000, 3, 65_536], [2**31 - 1, 2**30, 1]])
+    def test_ids_may_have_gaps_and_cost_no_memory(self, ids: list[int]) -> None:
+        label = draw("1..2..\n1..3.?")
+        sparse = np.array([0, *ids, -1])[label].astype(np.int32)
+        expected = two_nearest_distances(label, 9)
+        tracemalloc.start()
+        actual = two_nearest_distances(sparse, 9)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(actual, expected)
+        assert peak < 100_000
+
+
+class TestCost:
+    """Counts the pixels that are transformed, as times differ from run to run."""
+
+    @pytest.fixture
+    def transformed(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Sizes of the boxes that were transformed."""
+        sizes: list[int] = []
+        transform = ndimage.distance_transform_edt
+
+        def counting(outside: np.ndarray, **options: bool) -> np.ndarray:
+            sizes.append(outside.size)
+            return transform(outside, **options)
+
+        monkeypatch.setattr(ndimage, "distance_transform_edt", counting)
+        return sizes
+
+    def test_cells_without_a_near_one_cost_nothing(self, transformed: list[int]) -> None:
+        label = np.zeros((300, 300), np.int32)
+        label[20::60, 20::60] = np.arange(1, 26).reshape(5, 5)
+        assert (border_weight_map(label) == 1).all()
+        assert transformed == []
+
+    def test_a_pair_costs_its_surroundings(self, transformed: list[int]) -> None:
+        label = np.zeros((300, 400), np.int32)
+        label[100:120, 100:120], label[100:120, 130:150] = 1, 2
+        assert border_weight_map(label).max() > 1
+        # 13 px above and below; from 26 px before the inner side of the one to 26 px behind that of the other
+        assert len(transformed) == 2
+        assert max(transformed) <= (20 + 2 * 13) * (12 + 2 * 26)
+
+    def test_a_cell_out_of_reach_of_the_other_along_a_slope_costs_nothing(self, transformed: list[int]) -> None:
+        label = np.zeros((60, 60), np.int32)
+        label[10:20, 10:20], label[40:50, 40:50] = 1, 2
+        assert np.hypot(40 - 19, 40 - 19) > border_reach(10, 5) > 40 - 19, "test invalid"
+        border_weight_map(label)
+        assert transformed == []
+
+    def test_grows_with_the_area(self, transformed: list[int]) -> None:
+        small = random_discs(0, (128, 128), count=12, radius=(4, 9))
+        border_weight_map(small)
+        cost = sum(transformed)
+        transformed.clear()
+        tiles = [small + small.max() * i * (small > 0) for i in range(9)]
+        border_weight_map(np.block([tiles[:3], tiles[3:6], tiles[6:]]))
+        assert 9 * cost <= sum(transformed) <= 9 * cost * 1.5
 
 
 class TestBorderWeightMap:
@@ -96,7 +185,7 @@ class TestBorderWeightMap:
         ("seed", "shape", "count"),
         [(0, (60, 70), 12), (1, (40, 40), 9), (2, (30, 50), 20), (3, (14, 16, 12), 5), (4, (10, 30, 6), 8)],
     )
-    def test_random_labels_equal_brute_force(self, seed: int, shape: tuple[int, ...], count: int) -> None:
+    def test_random_discs_equal_brute_force(self, seed: int, shape: tuple[int, ...], count: int) -> None:
         label = random_discs(seed, shape, count=count, radius=(2, 5))
         label[np.random.default_rng(seed).random(shape) < 0.05] = -1
         label[-2:] = -1
@@ -104,6 +193,22 @@ class TestBorderWeightMap:
             weight, expected = border_weight_map(label, **options), weight_map_reference(label, **options)
             assert (expected[label == 0] > expected[label == 0].min() + 1).any(), "test invalid"
             np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_random_shapes_equal_brute_force(self, seed: int) -> None:
+        label = random_shapes(seed, (14, 13, 12) if seed % 4 == 3 else (40, 44))
+        for options in ({}, {"w0": 50, "sigma": 6, "class_weights": (0.1, 1)}, {"w0": 5, "sigma": 1.5}):
+            expected = weight_map_reference(label, **options)
+            np.testing.assert_allclose(border_weight_map(label, **options), expected, rtol=0, atol=1e-5)
+
+    def test_a_large_label_equals_the_sum_of_its_parts(self) -> None:
+        # Large enough to be weighed in several pieces; the parts are too far apart to matter to each other.
+        part = np.pad(random_discs(1, (60, 70)), 30)
+        weight = border_weight_map(part)
+        parts = [part + part.max() * i * (part > 0) for i in range(9)]
+        np.testing.assert_array_equal(
+            border_weight_map(np.block([parts[:3], parts[3:6], parts[6:]])), np.tile(weight, (3, 3))
+        )
 
     def test_does_not_depend_on_which_instance_has_which_number(self) -> None:
         label = random_discs(5)

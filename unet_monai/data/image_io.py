@@ -146,8 +146,8 @@ class LabelReader(_CellReader):
 
     A map with one value besides 0 (and the ignored one) only tells cells from background: its 4-connected components
     (in 3-D 6-connected) become the instances, and the first such map of a reader is logged. Ids from 2**24 on, which
-    float32 does not tell apart, are numbered anew in their order. Of RGB maps the channels must be equal, real numbers must
-    be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids.
+    float32 does not tell apart, are numbered anew in their order. Of RGB maps the channels must be equal, real numbers
+    must be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids.
 
     Args:
         spatial_dims: 2 or 3.

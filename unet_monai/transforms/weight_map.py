@@ -235,7 +235,7 @@ def _border_boxes(label: np.ndarray, reach: float) -> Iterator[tuple[int, tuple[
     start, stop = np.tile(label.shape, (len(found), 1)), np.zeros_like(last)
     for instance in (one, other):
         np.minimum.at(start, instance, begin.clip(0))
-        np.maximum.at(stop, instance, end + 1)
+        np.maximum.at(stop, instance, np.minimum(end + 1, label.shape))
     for i in np.unique([one, other]):
         yield found[i][1], tuple(map(slice, start[i].tolist(), stop[i].tolist()))
 
