@@ -82,6 +82,13 @@ class TestTwoNearestDistances:
         assert (d1 <= d2).all()
         assert (d1 + d2)[~within].min(initial=np.inf) >= reach * (1 - 1e-6)
 
+    def test_near_the_corner_of_a_diagonal_cell(self) -> None:
+        # The second cell lies in the bounding box of the first, but out of reach of its pixels.
+        label = np.eye(20, dtype=np.int32)
+        label[2, 17] = 2
+        assert sum(two_nearest_reference(label)).min() > 7, "test invalid"
+        assert (sum(two_nearest_distances(label, reach=7)) >= 7).all()
+
     @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
     def test_any_integers(self, dtype: type) -> None:
         label = np.maximum(random_shapes(0), 0)
@@ -112,9 +119,9 @@ class TestCost:
         sizes: list[int] = []
         transform = ndimage.distance_transform_edt
 
-        def counting(outside: np.ndarray, **options: bool) -> np.ndarray:
+        def counting(outside: np.ndarray) -> np.ndarray:
             sizes.append(outside.size)
-            return transform(outside, **options)
+            return transform(outside)
 
         monkeypatch.setattr(ndimage, "distance_transform_edt", counting)
         return sizes
@@ -129,16 +136,20 @@ class TestCost:
         label = np.zeros((300, 400), np.int32)
         label[100:120, 100:120], label[100:120, 130:150] = 1, 2
         assert border_weight_map(label).max() > 1
-        # 13 px above and below; from 26 px before the inner side of the one to 26 px behind that of the other
-        assert len(transformed) == 2
-        assert max(transformed) <= (20 + 2 * 13) * (12 + 2 * 26)
+        # 11 px above and below, as a pixel there counts twice and has 11 px to bridge the other way: 2 * 11.9 beside 11
+        # make 26.3. From 26 px before the inner side of the one to 26 px behind that of the other.
+        assert transformed == [(20 + 2 * 11) * (2 * 26 - 10)] * 2
 
-    def test_a_cell_out_of_reach_of_the_other_along_a_slope_costs_nothing(self, transformed: list[int]) -> None:
-        label = np.zeros((60, 60), np.int32)
-        label[10:20, 10:20], label[40:50, 40:50] = 1, 2
-        assert np.hypot(40 - 19, 40 - 19) > border_reach(10, 5) > 40 - 19, "test invalid"
+    def test_a_cell_out_of_reach_along_the_diagonal_costs_nothing(self, transformed: list[int]) -> None:
+        label = np.zeros((80, 80), np.int32)
+        label[10:20, 10:20], label[10:20, 25:35] = 1, 2
         border_weight_map(label)
-        assert transformed == []
+        cost = sum(transformed)
+        label[40:50, 50:60] = 3
+        assert np.hypot(40 - 19, 50 - 34) > border_reach(10, 5) > 40 - 19, "test invalid"
+        transformed.clear()
+        border_weight_map(label)
+        assert sum(transformed) == cost
 
     def test_grows_with_the_area(self, transformed: list[int]) -> None:
         small = random_discs(0, (128, 128), count=12, radius=(4, 9))

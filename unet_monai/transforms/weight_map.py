@@ -53,11 +53,11 @@ def two_nearest_distances(label: np.ndarray, reach: float) -> tuple[np.ndarray, 
         outside = label[box] != instance
         if outside.all():
             continue
-        distance = _squared_distance(outside)
+        distance = ndimage.distance_transform_edt(outside).astype(np.float32)
         d1, d2 = nearest[box], second[box]
         np.minimum(d2, np.maximum(d1, distance), out=d2)
         np.minimum(d1, distance, out=d1)
-    return np.sqrt(nearest, out=nearest), np.sqrt(second, out=second)
+    return nearest, second
 
 
 def border_weight_map(
@@ -192,19 +192,6 @@ def _with_small_ids(label: np.ndarray) -> np.ndarray:
     return numbers.reshape(label.shape) - np.searchsorted(ids, 1) + 1
 
 
-def _squared_distance(outside: np.ndarray) -> np.ndarray:
-    """Square the distance to the nearest False pixel: exact whole numbers, in half the time of scipy's own distances.
-
-    Example:
-        >>> _squared_distance(np.array([[False, True, True], [True, True, True]]))
-        array([[0., 1., 4.],
-               [1., 2., 5.]], dtype=float32)
-    """
-    nearest_pixel = ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
-    offset = nearest_pixel - np.indices(outside.shape, np.int32)
-    return np.square(offset, out=offset).sum(axis=0, dtype=np.float32)
-
-
 def _border_boxes(label: np.ndarray, reach: float) -> Iterator[tuple[int, tuple[slice, ...]]]:
     """Yield each instance that has another one within ``reach``, and the box in which its distance can matter.
 
@@ -224,8 +211,7 @@ def _border_boxes(label: np.ndarray, reach: float) -> Iterator[tuple[int, tuple[
     found.sort(key=lambda item: item[0][0].start)
     first = np.array([[side.start for side in box] for box, _ in found]).reshape(-1, label.ndim)
     last = np.array([[side.stop - 1 for side in box] for box, _ in found]).reshape(-1, label.ndim)
-    one, other = _pairs_within(reach, first, last)
-    gap = np.maximum(first[one] - last[other], first[other] - last[one]).clip(0)
+    one, other, gap = _pairs_within(reach, first, last)
     gap_along_others = np.square(gap).sum(axis=1, keepdims=True) - np.square(gap)
     below_r = np.ceil(np.sqrt(reach**2 - gap_along_others)).astype(int) - 1
     begin = np.maximum(first[one], first[other]) - below_r
@@ -240,7 +226,7 @@ def _border_boxes(label: np.ndarray, reach: float) -> Iterator[tuple[int, tuple[
         yield found[i][1], tuple(map(slice, start[i].tolist(), stop[i].tolist()))
 
 
-def _pairs_within(reach: float, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pairs_within(reach: float, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List the pairs of boxes less than ``reach`` apart.
 
     Args:
@@ -249,7 +235,7 @@ def _pairs_within(reach: float, first: np.ndarray, last: np.ndarray) -> tuple[np
         last: last pixels of the boxes (N, axes).
 
     Returns:
-        Indices of the one and of the other box of each pair.
+        Indices of the one and of the other box of each pair, and the gaps between them along each axis (pairs, axes).
     """
     # Axis 0: those after a box in the list that begin less than reach behind its end. Then the other axes, then all.
     following = np.arange(1, len(first) + 1)
@@ -261,4 +247,4 @@ def _pairs_within(reach: float, first: np.ndarray, last: np.ndarray) -> tuple[np
         one, other = one[near], other[near]
     gap = np.maximum(first[one] - last[other], first[other] - last[one]).clip(0)
     near = np.square(gap).sum(axis=1) < reach**2
-    return one[near], other[near]
+    return one[near], other[near], gap[near]
