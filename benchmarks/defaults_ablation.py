@@ -28,6 +28,10 @@ REPOSITORY = Path(__file__).parents[1]
 # Steps of the learning rate's schedule in a row of any length; it validates halfway and at the end.
 EPOCHS = 12
 WIDE = [32, 64, 128, 256, 512]
+BALANCED = (
+    "{'_target_':'unet_monai.data.balanced_class_weights','data':'$@split[\\'training\\']',"
+    "'ignore_label':'@ignore_label','spatial_dims':'@spatial_dims'}"
+)
 SGD = "{'_target_':'torch.optim.SGD','params':'$@network.parameters()','lr':'@learning_rate','momentum':0.99}"
 
 ROWS: dict[str, dict[str, object]] = {
@@ -45,13 +49,14 @@ ROWS: dict[str, dict[str, object]] = {
     "dropout 0.5": {"network_def#dropout": 0.5},
     "no elastic": {"elastic_magnitude": 0},
     "w0 0": {"w0": 0},
+    "balanced class weights": {"class_weights": BALANCED},
 }
 
 
 def step_seconds(settings: dict[str, object]) -> float:
     """Time a training step (forward, backward, update) of a row on one thread, the best of three."""
     config = ConfigParser(ConfigParser.load_config_file(str(REPOSITORY / "bundle/configs/train.json")))
-    config.update({key: value for key, value in settings.items() if key != "optimizer"})
+    config.update({key: value for key, value in settings.items() if key not in ("optimizer", "class_weights")})
     torch.set_num_threads(1)
     network, loss = config.get_parsed_content("network_def"), config.get_parsed_content("loss")
     optimizer = torch.optim.Adam(network.parameters())

@@ -23,6 +23,8 @@ SIDE = 572
 WORK = f"rotation + shift + elastic, {SIDE}^2 image and label"
 # A call takes milliseconds: so many calls for each round that was asked for.
 CALLS = 5
+# Against a library with threads of its own, this many calls make one timing.
+CALLS_IN_A_ROW = 20
 # The paper's setting for ours and, as near to it as their parameters go, for the others.
 OURS = {"magnitude": 10, "rotate_range": pi, "shift_range": 10}
 TRAINING = {**OURS, "spatial_size": 444, "output_size": 260, "scale_range": 0.15, "flip_prob": 0.5}
@@ -52,11 +54,11 @@ def rows(options: Namespace) -> Iterator[Row]:
     monai = Rand2DElasticd(KEYS, **MONAI, **moving).set_random_state(0)
     their_seconds, seconds = alternate((lambda: monai(pair), lambda: ours(pair)), calls, warm_up=CALLS)
     yield faster(WORK, "MONAI Rand2DElasticd", seconds, their_seconds, 8, errors_at_rest())
-    yield from against_albumentations(ours, pair, options.threads, calls)
+    yield from against_albumentations(ours, pair, options.threads, options.rounds)
 
 
 def against_albumentations(
-    ours: RandElasticDeformationd, pair: Mapping[str, torch.Tensor], threads: int, calls: int
+    ours: RandElasticDeformationd, pair: Mapping[str, torch.Tensor], threads: int, rounds: int
 ) -> Iterator[Row]:
     """Compare with AlbumentationsX: the same work, for which it takes two transforms, and its deformation alone."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
@@ -71,9 +73,12 @@ def against_albumentations(
     alone, both = albumentations.Compose([bend], seed=0), albumentations.Compose([turn, bend], seed=0)
     image, mask = pair["image"][0].numpy(), pair["label"][0].numpy().astype(np.int16)
     both_seconds, alone_seconds, seconds = alternate(
-        (lambda: both(image=image, mask=mask), lambda: alone(image=image, mask=mask), lambda: ours(pair)),
-        calls,
-        warm_up=CALLS,
+        (
+            lambda: repeat(lambda: both(image=image, mask=mask)),
+            lambda: repeat(lambda: alone(image=image, mask=mask)),
+            lambda: repeat(lambda: ours(pair)),
+        ),
+        rounds,
     )
     check = "not the same field: a B-spline of 4 x 4 points, at most 10 px, black outside"
     yield faster(WORK, "AlbumentationsX Affine + ElasticTransform", seconds, both_seconds, 1, f"{check}; sampled twice")
@@ -85,6 +90,12 @@ def against_albumentations(
         None,
         f"{check}; less work: no rotation, no shift",
     )
+
+
+def repeat(call: Callable[[], object]) -> None:
+    """Call some times in a row: OpenCV's and torch's threads wait actively for a while, and so delay each other."""
+    for _ in range(CALLS_IN_A_ROW):
+        call()
 
 
 def random_pair(size: tuple[int, int]) -> dict[str, torch.Tensor]:

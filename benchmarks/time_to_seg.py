@@ -52,6 +52,7 @@ PEER: dict[str, Any] = {
     "train#target_transforms": [
         {"_target_": "AsDiscreted", "keys": "label", "threshold": 0.5},
         {"_target_": "SelectItemsd", "keys": ["image", "label"]},
+        {"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False},
     ],
     "validate#inferer": {
         "_target_": "SlidingWindowInferer",
