@@ -31,7 +31,7 @@ def test_each_view_of_a_set_is_there_once_and_can_be_undone(name: str, dims: int
 
 def test_views_by_hand() -> None:
     mirrors = [view.apply(NUMBERED)[0, 0].tolist() for view in view_set("mirrors", 2)]
-    assert mirrors == [[[0, 1, 2], [3, 4, 5]], [[2, 1, 0], [5, 4, 3]], [[3, 4, 5], [0, 1, 2]], [[5, 4, 3], [2, 1, 0]]]
+    assert mirrors == [[[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]], [[2, 1, 0], [5, 4, 3]], [[5, 4, 3], [2, 1, 0]]]
     turns = [view.apply(NUMBERED)[0, 0].tolist() for view in view_set("rotations", 2)]
     assert turns[1] == [[2, 5], [1, 4], [0, 3]]
     assert turns[2] == [[5, 4, 3], [2, 1, 0]]

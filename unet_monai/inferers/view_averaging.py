@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -53,10 +53,11 @@ def view_set(name: str, spatial_dims: int) -> list[View]:
         raise ValueError(f"views must be one of {', '.join(VIEW_SETS)}, got {name!r}.")
     if spatial_dims < 2:
         raise ValueError(f"spatial_dims must be at least 2, got {spatial_dims}.")
-    choices = product([False, True], repeat=spatial_dims)
-    mirrors = [tuple(axis for axis, mirrored in enumerate(choice) if mirrored) for choice in choices]
+    axes = range(spatial_dims)
+    mirrors = [choice for count in range(spatial_dims + 1) for choice in combinations(axes, count)]
     # Mirroring both axes of the plane is a half turn, so "all" takes each turn with its first axis as it is.
-    unturned = {"identity": [()], "mirrors": mirrors, "rotations": [()], "all": [m for m in mirrors if 0 not in m]}
+    still: list[tuple[int, ...]] = [()]
+    unturned = {"identity": still, "mirrors": mirrors, "rotations": still, "all": [m for m in mirrors if 0 not in m]}
     turns = range(4) if name in ("rotations", "all") else range(1)
     return [View(mirrored, quarter_turns) for quarter_turns in turns for mirrored in unturned[name]]
 

@@ -18,6 +18,8 @@ from unet_monai.networks.tile_shapes import context_border, output_size
 
 PerAxis = int | Sequence[int]
 PerLevel = PerAxis | Sequence[Sequence[int]]
+Convolution = nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class DoubleConv(nn.Module):
@@ -56,15 +58,16 @@ class DoubleConv(nn.Module):
         return x if self.dropout is None else self.dropout(x)
 
 
-def _normalised(conv: nn.Module, norm: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+def _normalised(conv: Convolution, norm: BatchNorm | None, x: torch.Tensor) -> torch.Tensor:
     """Convolve and normalise; in evaluation by one convolution, the norm being a scale and a shift per channel then."""
     if norm is None:
         return conv(x)
     if norm.training:
         return norm(conv(x))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
     weight = conv.weight * scale.reshape(-1, *[1] * (conv.weight.ndim - 1))
-    bias = (conv.bias - norm.running_mean) * scale + norm.bias
+    bias = (conv.get_parameter("bias") - mean) * scale + norm.bias
     return functional_call(conv, {"weight": weight, "bias": bias}, (x,))
 
 
@@ -200,7 +203,7 @@ class ValidUNet(nn.Module):
         if (
             spatial_dims == 2
         ):  # Channels last in memory: convolutions run faster so (not in 3-D). Inputs need not follow.
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the class scores (logits) of the tile's centre.
