@@ -26,8 +26,9 @@ def rows(options: Namespace) -> Iterator[Row]:
     """Yield the rows of inference."""
     torch.manual_seed(0)
     with torch.inference_mode():
-        yield from whole_images(max(options.rounds - 4, 3))
-        yield paper_on_512(max(options.rounds - 4, 3))
+        rounds = max(options.rounds - 4, 3)  # a call takes seconds
+        yield from whole_images(rounds)
+        yield paper_on_512(rounds)
 
 
 def whole_images(rounds: int) -> Iterator[Row]:
@@ -49,8 +50,8 @@ def whole_images(rounds: int) -> Iterator[Row]:
         partial(blending, image, padded),
     ]
     seconds = alternate(contestants, rounds)
-    difference = (ours(image, network) - hovernet(image, network)).abs().max().item()
-    scale = ours(image, network).abs().max().item()
+    scores = ours(image, network)
+    difference, scale = (scores - hovernet(image, network)).abs().max().item(), scores.abs().max().item()
     phase = f"largest difference {difference:.2g} of scores up to {scale:.2g}: its tiles are out of pooling phase"
     yield faster(
         f"overlap-tile, {SIDE}^2, default network",
@@ -147,10 +148,6 @@ def with_random_statistics(network: ValidUNet) -> ValidUNet:
     return network
 
 
-class PlainDoubleConv(nn.Sequential):
-    """The block of a U-Net as it is usually written: one layer after the other."""
-
-
 def plain_twin(network: ValidUNet) -> ValidUNet:
     """Copy a network with its blocks as plain sequences of layers, channels first in memory."""
     twin = ValidUNet(features=FEATURES, norm="batch", dropout=0.0).to(DEVICE).eval()
@@ -159,7 +156,7 @@ def plain_twin(network: ValidUNet) -> ValidUNet:
     for name, block in list(twin.named_modules()):
         if hasattr(block, "conv1"):
             layers = [block.conv1, block.norm1, nn.ReLU(inplace=True), block.conv2, block.norm2, nn.ReLU(inplace=True)]
-            twin.set_submodule(name, PlainDoubleConv(*layers))
+            twin.set_submodule(name, nn.Sequential(*layers))
     return twin
 
 

@@ -7,10 +7,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
-from monai.data.meta_obj import get_track_meta
-from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import Inferer
-from monai.utils import convert_to_dst_type
 
 VIEW_SETS = ("identity", "mirrors", "rotations", "all")
 
@@ -94,7 +91,7 @@ class ViewAveragingInferer(Inferer):
         """Score a batch of images.
 
         Args:
-            inputs: images (B, C, *S), two spatial axes or more; a MetaTensor keeps its metadata.
+            inputs: images (B, C, *S), two spatial axes or more; metadata travels if the inner inferer keeps it.
             network: what the inner inferer calls.
             args: passed on.
             kwargs: passed on.
@@ -102,13 +99,8 @@ class ViewAveragingInferer(Inferer):
         Returns:
             Mean scores (B, K, *S).
         """
-        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        views = view_set(self.views, image.ndim - 2)
-        first, *others = views
-        scores = first.undo(self.inferer(first.apply(image), network, *args, **kwargs)).clone()
+        first, *others = view_set(self.views, inputs.ndim - 2)
+        scores = first.undo(self.inferer(first.apply(inputs), network, *args, **kwargs)).clone()
         for view in others:
-            scores += view.undo(self.inferer(view.apply(image), network, *args, **kwargs))
-        scores /= len(views)
-        if isinstance(inputs, MetaTensor) and get_track_meta():
-            return convert_to_dst_type(scores, inputs, dtype=scores.dtype, device=scores.device)[0]
-        return scores
+            scores += view.undo(self.inferer(view.apply(inputs), network, *args, **kwargs))
+        return scores / (1 + len(others))
