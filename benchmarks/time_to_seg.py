@@ -66,7 +66,6 @@ PEER: dict[str, Any] = {
         "keys": "pred",
         "threshold": 0.5,
         "edge_threshold": 0.5,
-        "growth": 0,
         "min_size": 20,
         "ridge_radius": 0,
     },

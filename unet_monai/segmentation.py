@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 
-from unet_monai.inferers import OverlapTileInferer
+from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms import LogitsToInstances
 
@@ -19,8 +19,8 @@ def segment(
     *,
     threshold: float = 0.7,
     edge_threshold: float = 0.3,
-    growth: int = 3,
     min_size: int = 20,
+    cell_diameter: float | None = None,
     roi_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
@@ -31,8 +31,8 @@ def segment(
         network: a trained network, or the path of its weights, such as ``bundle/models/model.pt``.
         threshold: probability above which a pixel is a cell's core.
         edge_threshold: probability above which a core grows.
-        growth: pixels by which it grows at most.
         min_size: cores of fewer pixels are dropped.
+        cell_diameter: typical diameter in pixels of the cells in the image; None for that of the training images.
         roi_size: side of the tiles; None chooses one that fits the image.
         device: device to compute on.
 
@@ -56,12 +56,10 @@ def segment(
     columns_first = image.transpose() if channels > 1 else image.transpose()[None]
     normalise = ScaleIntensityRangePercentiles(lower=1, upper=99.8, b_min=0, b_max=1, channel_wise=True)
     tensor = torch.as_tensor(normalise(columns_first.astype(np.float32)), device=device)[None]
-    inferer = OverlapTileInferer(
+    tile_inferer = OverlapTileInferer(
         roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
     )
     with torch.inference_mode():
-        scores = inferer(tensor, network.to(device).eval())[0]
-    find_instances = LogitsToInstances(
-        threshold=threshold, edge_threshold=edge_threshold, growth=growth, min_size=min_size
-    )
+        scores = RescalingInferer(tile_inferer, cell_diameter)(tensor, network.to(device).eval())[0]
+    find_instances = LogitsToInstances(threshold=threshold, edge_threshold=edge_threshold, min_size=min_size)
     return find_instances(scores)[0].cpu().numpy().transpose()

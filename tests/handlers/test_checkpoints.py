@@ -64,7 +64,7 @@ class TestCheckpointHandler:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=best_metric, best_metric_epoch=best_metric_epoch))
         paths = [str(tmp_path / "model.pt"), str(tmp_path / "last.pt")]
-        handler = CheckpointHandler(*paths, network, optimizer, evaluator)
+        handler = CheckpointHandler(*paths, network, network, optimizer, evaluator)
         handler(SimpleNamespace(state=SimpleNamespace(epoch=4, iteration=8)))
         state = load(tmp_path / "last.pt")
         assert (state["epoch"], state["iteration"], state["best_metric_epoch"]) == (4, 8, best_metric_epoch)
@@ -86,7 +86,7 @@ class TestCheckpointHandler:
         weights: dict[int, dict] = {}
 
         def remember(trainer: object) -> None:
-            state = training.network.state_dict()
+            state = training.averaged_network.state_dict()
             weights[training.trainer.state.epoch] = {key: value.clone() for key, value in state.items()}
 
         training.trainer.add_event_handler(Events.EPOCH_COMPLETED, remember)
@@ -95,13 +95,14 @@ class TestCheckpointHandler:
         assert 1 <= best < 5, "test invalid: the last epoch is the best"
         assert_same_weights(load(training.weights_path), weights[best])
         last = load(training.state_path)
-        assert_same_weights(last["network"], weights[5])
+        assert_same_weights(last["averaged_network"], weights[5])
+        assert_same_weights(last["network"], training.network.state_dict())
         assert (last["epoch"], last["iteration"], last["best_metric_epoch"]) == (5, 10, best)
 
     def test_an_empty_validation_list_keeps_the_final_weights(self, tmp_path: Path) -> None:
         training = make_training(tmp_path, epochs=2, validate=False)
         training.trainer.run()
-        assert_same_weights(load(training.weights_path), training.network.state_dict())
+        assert_same_weights(load(training.weights_path), training.averaged_network.state_dict())
 
 
 class TestResumeHandler:
@@ -157,7 +158,8 @@ def assert_same_training(one: Training, other: Training) -> None:
     for path in ("weights_path", "state_path"):
         mine, theirs = load(getattr(one, path)), load(getattr(other, path))
         if path == "state_path":
-            assert_same_weights(mine.pop("network"), theirs.pop("network"))
+            for name in ("network", "averaged_network"):
+                assert_same_weights(mine.pop(name), theirs.pop(name))
             optimizers = mine.pop("optimizer"), theirs.pop("optimizer")
             assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
             for i, state in optimizers[0]["state"].items():

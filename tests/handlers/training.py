@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import Compose, RandGaussianNoised
 
 from unet_monai.data import DrawSampler, TileDataset
-from unet_monai.handlers import CheckpointHandler, EpochSeedHandler, ResumeHandler
+from unet_monai.handlers import CheckpointHandler, EpochSeedHandler, ResumeHandler, WeightAveragingHandler
 from unet_monai.losses import WeightedCrossEntropyLoss
 from unet_monai.networks import ValidUNet
 
@@ -23,6 +24,7 @@ class Training(NamedTuple):
     trainer: SupervisedTrainer
     evaluator: SupervisedEvaluator
     network: ValidUNet
+    averaged_network: ValidUNet
     optimizer: torch.optim.Optimizer
     lr_scheduler: WarmupCosineSchedule
     weights_path: Path
@@ -30,7 +32,7 @@ class Training(NamedTuple):
 
     @property
     def resume_handler(self) -> ResumeHandler:
-        parts = (self.network, self.optimizer, self.lr_scheduler, self.evaluator)
+        parts = (self.network, self.averaged_network, self.optimizer, self.lr_scheduler, self.evaluator)
         return ResumeHandler(str(self.state_path), *parts, map_location="cpu")
 
 
@@ -44,7 +46,8 @@ def items(count: int) -> list[dict[str, np.ndarray]]:
 def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: bool = True) -> Training:
     """Build a training with dropout, random tiles, a schedule and (if `validate`) a key metric, seeded with 0."""
     torch.manual_seed(0)
-    network = ValidUNet(features=(2, 4), norm="batch", dropout=0.5)
+    network = ValidUNet(features=(2, 4), norm="batch", dropout=0.5, cell_diameter=9)
+    averaged = deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
     lr_scheduler = WarmupCosineSchedule(optimizer, warmup_steps=0, t_total=epochs)
     tiles = TileDataset(items(3), Compose([RandGaussianNoised("image", prob=1.0)]), progress=False)
@@ -52,7 +55,7 @@ def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: 
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items(2) if validate else []), batch_size=1),
-        network=network,
+        network=averaged,
         key_val_metric={"error": error},
         metric_cmp_fn=lambda current, best: current < best,
     )
@@ -60,11 +63,12 @@ def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: 
     weights_path, state_path = folder / "models" / "model.pt", folder / "output" / "last.pt"
     handlers = [
         EpochSeedHandler(seed=0),
+        WeightAveragingHandler(network, averaged, steps=3),
         LrScheduleHandler(lr_scheduler, print_lr=False),
         *([ValidationHandler(1, evaluator)] if validate else []),
-        CheckpointHandler(str(weights_path), str(state_path), network, optimizer, evaluator),
+        CheckpointHandler(str(weights_path), str(state_path), network, averaged, optimizer, evaluator),
     ]
-    training = Training(None, evaluator, network, optimizer, lr_scheduler, weights_path, state_path)
+    training = Training(None, evaluator, network, averaged, optimizer, lr_scheduler, weights_path, state_path)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,

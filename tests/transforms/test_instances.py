@@ -6,6 +6,8 @@ import torch
 from monai.data import MetaTensor
 
 from tests.drawings import draw, random_discs
+from tests.reference.growth import breadth_first_steps
+from unet_monai.transforms.cell_classes import cell_classes
 from unet_monai.transforms.instances import (
     LogitsToInstances,
     LogitsToInstancesd,
@@ -187,26 +189,39 @@ class TestComponents:
     def test_threshold_ties_are_background(self) -> None:
         scores = np.zeros((2, 1, 3), np.float32)
         scores[1] = [-0.1, 0, 0.1]
-        assert logits_to_instances(scores, threshold=0.5, growth=0, min_size=1).tolist() == [[0, 0, 1]]
+        assert logits_to_instances(scores, threshold=0.5, edge_threshold=0.5, min_size=1).tolist() == [[0, 0, 1]]
 
-    def test_cores_grow_into_probable_pixels_only(self) -> None:
+    def test_cores_grow_over_the_connected_foreground(self) -> None:
         probability = np.array([[0.2, 0.4, 0.4, 0.8, 0.9, 0.4, 0.2, 0.4]])
         scores = np.stack([np.zeros_like(probability), np.log(probability / (1 - probability))])
-        cores = {"threshold": 0.7, "edge_threshold": 0.3, "min_size": 1}
-        assert logits_to_instances(scores, growth=0, **cores).tolist() == [[0, 0, 0, 1, 1, 0, 0, 0]]
-        assert logits_to_instances(scores, growth=1, **cores).tolist() == [[0, 0, 1, 1, 1, 1, 0, 0]]
-        assert logits_to_instances(scores, growth=9, **cores).tolist() == [[0, 1, 1, 1, 1, 1, 0, 0]]
+        for edge_threshold, expected in ((0.3, [0, 1, 1, 1, 1, 1, 0, 0]), (0.5, [0, 0, 0, 1, 1, 0, 0, 0])):
+            found = logits_to_instances(scores, threshold=0.7, edge_threshold=edge_threshold, min_size=1)
+            assert found.tolist() == [expected]
 
-    def test_growth_meets_halfway(self) -> None:
-        cores = np.array([[1, 0, 0, 0, 0, 2]])
-        assert grow_cores(cores, cores == 0, 5).tolist() == [[1, 1, 1, 2, 2, 2]]
-        assert cores.tolist() == [[1, 0, 0, 0, 0, 2]]
+    def test_growth_meets_halfway_and_jumps_no_gap(self) -> None:
+        cores = np.array([[1, 0, 0, 0, 0, 2, 0, 0]])
+        within = np.array([[0, 1, 1, 1, 1, 0, 0, 1]], bool)
+        assert grow_cores(cores, within).tolist() == [[1, 1, 1, 2, 2, 2, 0, 0]]
+        assert cores.tolist() == [[1, 0, 0, 0, 0, 2, 0, 0]]
 
-    def test_threshold_is_the_softmax_of_channel_one(self) -> None:
-        scores = np.random.default_rng(0).normal(size=(2, 8, 9)).astype(np.float32)
-        probability = torch.softmax(torch.from_numpy(scores), 0)[1].numpy()
-        instances = logits_to_instances(scores, threshold=0.7, growth=0, min_size=0, fill_holes=False, ridge_radius=0)
-        np.testing.assert_array_equal(instances > 0, probability > 0.7)
+    @pytest.mark.parametrize("seed", range(3))
+    def test_growth_is_the_breadth_first_search(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        cores = np.where(random.random((30, 40)) < 0.01, random.integers(1, 9, (30, 40)), 0)
+        within = random.random((30, 40)) < 0.7
+        grown, steps = grow_cores(cores, within), breadth_first_steps(cores, within)
+        np.testing.assert_array_equal(grown > 0, steps[0] >= 0)
+        for instance in range(1, 9):
+            nearest = steps[instance] == steps[0]
+            assert not np.any((grown == instance) & ~nearest), "a pixel went to an instance that is farther away"
+
+    def test_the_probabilities_are_a_softmax(self) -> None:
+        scores = np.random.default_rng(0).normal(size=(3, 8, 9)).astype(np.float32)
+        probability = torch.softmax(torch.from_numpy(scores), 0).numpy()
+        knobs = {"min_size": 0, "fill_holes": False, "edge_threshold": 0.999}
+        instances = logits_to_instances(scores, threshold=0.5, **knobs)
+        np.testing.assert_array_equal(instances > 0, probability[1] > 0.5)
+        assert np.any(instances > 0), "test invalid"
 
     def test_no_cells(self) -> None:
         instances = instances_of(np.zeros((5, 6)), radius=1)
@@ -214,9 +229,36 @@ class TestComponents:
         assert not instances.any()
 
 
+class TestThreeClasses:
+    def test_touching_cells_come_back_whole(self) -> None:
+        classes = cell_classes(CELLS, radius=1)
+        assert np.any(classes == 2), "test invalid"
+        logits = np.moveaxis(6 * np.eye(3)[classes], -1, 0)
+        np.testing.assert_array_equal(logits_to_instances(logits, min_size=1), CELLS)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_foreground_and_most_pixels_of_random_cells_come_back(self, seed: int) -> None:
+        label = random_discs(seed, (100, 120), count=14, radius=(10, 14))
+        classes = cell_classes(label, radius=2)
+        instances = logits_to_instances(np.moveaxis(6 * np.eye(3)[classes], -1, 0), min_size=1)
+        np.testing.assert_array_equal(instances > 0, label > 0)
+        sure = classes == 1
+        pairs = {(int(a), int(b)) for a, b in zip(instances[sure], label[sure], strict=True)}
+        assert len(pairs) == len({a for a, _ in pairs}), "an instance covers the cores of two cells"
+
+    def test_no_ridge_is_grown_back(self) -> None:
+        logits = np.moveaxis(6 * np.eye(3)[draw("11.11")], -1, 0)
+        assert logits_to_instances(logits, min_size=1, ridge_radius=2).tolist() == [[1, 1, 0, 2, 2]]
+        assert logits_to_instances(logits[:2], min_size=1, ridge_radius=2).tolist() == [[1, 1, 1, 2, 2]]
+
+    def test_a_touching_region_without_core_is_no_cell(self) -> None:
+        logits = np.moveaxis(6 * np.eye(3)[np.array([[2, 2, 0, 1, 2]])], -1, 0)
+        assert logits_to_instances(logits, min_size=1).tolist() == [[0, 0, 0, 1, 1]]
+
+
 class TestLogitsToInstances:
     def test_keeps_kind_and_metadata(self) -> None:
-        transform = LogitsToInstances(min_size=1)
+        transform = LogitsToInstances(min_size=1, ridge_radius=1)
         logits = logits_of(cut(CELLS) > 0)
         array = transform(logits)
         assert type(array) is np.ndarray
@@ -235,21 +277,20 @@ class TestLogitsToInstances:
 
     def test_dictionary_hands_every_knob_on(self) -> None:
         logits = torch.randn(2, 40, 50, generator=torch.Generator().manual_seed(0))
-        knobs = {"threshold": 0.4, "edge_threshold": 0.38, "growth": 1, "min_size": 3, "fill_holes": False}
-        knobs["ridge_radius"] = 2
+        knobs = {"threshold": 0.45, "edge_threshold": 0.4, "min_size": 3, "fill_holes": False, "ridge_radius": 1}
         out = LogitsToInstancesd("pred", **knobs)({"pred": logits, "label": 1})
         expected = logits_to_instances(logits.numpy(), **knobs)
-        others = {"threshold": 0.7, "edge_threshold": 0.3, "growth": 3, "min_size": 20, "fill_holes": True}
-        for name, default in {**others, "ridge_radius": 1}.items():
+        others = {"threshold": 0.7, "edge_threshold": 0.3, "min_size": 20, "fill_holes": True, "ridge_radius": 2}
+        for name, default in others.items():
             changed = logits_to_instances(logits.numpy(), **{**knobs, name: default})
             assert np.any(changed != expected), f"test invalid: {name} changes nothing"
         np.testing.assert_array_equal(out["pred"][0].numpy(), expected)
         assert out["label"] == 1
         assert LogitsToInstancesd("other", allow_missing_keys=True)({"pred": 1}) == {"pred": 1}
 
-    @pytest.mark.parametrize("shape", [(1, 5, 6), (3, 5, 6), (2,)])
+    @pytest.mark.parametrize("shape", [(1, 5, 6), (4, 5, 6), (2,)])
     def test_rejects_channels(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match=r"logits must have two channels, \(2, \*S\), got shape"):
+        with pytest.raises(ValueError, match=r"logits must have two or three channels, \(2 or 3, \*S\), got shape"):
             LogitsToInstances()(np.zeros(shape, np.float32))
 
     @pytest.mark.parametrize(
@@ -258,9 +299,8 @@ class TestLogitsToInstances:
             ({"threshold": 1.0}, r"threshold must lie between 0 and 1, got 1\.0\."),
             ({"threshold": 0}, r"threshold must lie between 0 and 1, got 0\."),
             ({"min_size": -1}, r"min_size must be at least 0, got -1\."),
-            ({"edge_threshold": 0}, r"edge_threshold must be above 0 and at most threshold \(0\.7\), got 0\."),
-            ({"edge_threshold": 0.8}, r"edge_threshold must be above 0 and at most threshold \(0\.7\), got 0\.8\."),
-            ({"growth": -1}, r"growth must be at least 0, got -1\."),
+            ({"edge_threshold": 0}, r"edge_threshold must lie between 0 and 1, got 0\."),
+            ({"edge_threshold": 1.5}, r"edge_threshold must lie between 0 and 1, got 1\.5\."),
             ({"ridge_radius": -1}, r"ridge_radius must be at least 0, got -1\."),
         ],
     )

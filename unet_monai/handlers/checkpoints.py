@@ -30,23 +30,31 @@ def save_atomically(state: Any, path: str | Path) -> None:
 class CheckpointHandler:
     """Keep the best weights and the last training state, after each epoch of the trainer.
 
-    The weights are the network's plain state dict: those of the best validation so far, or the newest ones where there
-    is nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
+    The weights are the plain state dict of the averaged network, the one that is validated: those of the best
+    validation so far, or the newest ones where there is nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
 
     Args:
         weights_path: file of the weights, such as ``models/model.pt``.
         state_path: file of the training state, for :class:`ResumeHandler`.
-        network: network to save.
-        optimizer: its optimiser.
+        network: the network that is trained.
+        averaged_network: its average over the last steps, see :class:`WeightAveragingHandler`.
+        optimizer: the optimiser.
         evaluator: the engine that validates; its key metric decides.
     """
 
     def __init__(
-        self, weights_path: str, state_path: str, network: nn.Module, optimizer: Optimizer, evaluator: Workflow
+        self,
+        weights_path: str,
+        state_path: str,
+        network: nn.Module,
+        averaged_network: nn.Module,
+        optimizer: Optimizer,
+        evaluator: Workflow,
     ) -> None:
         self.weights_path = weights_path
         self.state_path = state_path
         self.network = network
+        self.averaged_network = averaged_network
         self.optimizer = optimizer
         self.evaluator = evaluator
 
@@ -59,9 +67,10 @@ class CheckpointHandler:
         """Save after an epoch."""
         best = self.evaluator.state
         if self._never_validated() or best.best_metric_epoch == engine.state.epoch:
-            save_atomically(self.network.state_dict(), self.weights_path)
+            save_atomically(self.averaged_network.state_dict(), self.weights_path)
         state = {
             "network": self.network.state_dict(),
+            "averaged_network": self.averaged_network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
@@ -89,7 +98,8 @@ class ResumeHandler:
     Args:
         state_path: file of the training state.
         network: network to load into.
-        optimizer: its optimiser.
+        averaged_network: its average, to load into.
+        optimizer: the optimiser.
         lr_scheduler: its schedule, a function of the epoch.
         evaluator: the engine that validates; it gets the best metric so far.
         map_location: device of the loaded tensors.
@@ -103,6 +113,7 @@ class ResumeHandler:
         self,
         state_path: str,
         network: nn.Module,
+        averaged_network: nn.Module,
         optimizer: Optimizer,
         lr_scheduler: LambdaLR,
         evaluator: Workflow,
@@ -110,6 +121,7 @@ class ResumeHandler:
     ) -> None:
         self.state_path = state_path
         self.network = network
+        self.averaged_network = averaged_network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
@@ -129,6 +141,7 @@ class ResumeHandler:
                 f"epochs must exceed the {state['epoch']} already trained to resume, got {engine.state.max_epochs}."
             )
         self.network.load_state_dict(state["network"])
+        self.averaged_network.load_state_dict(state["averaged_network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._set_learning_rate(state["epoch"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import ceil, prod, sqrt
+from math import ceil, nan, prod, sqrt
 from typing import Any
 
 import torch
@@ -128,9 +128,13 @@ class ValidUNet(nn.Module):
         norm: ``"batch"`` or None.
         dropout: probability of both dropouts; 0 for none.
         last_up_features: channels of the last up-convolution; None for ``features[0]``. The authors' release kept 128.
+        image_scale: factor by which the training images were rescaled. It is kept with the weights, as is the next.
+        cell_diameter: typical diameter of the training images' cells, pixels before rescaling; nan if unknown.
 
     Attributes:
         in_channels: channels of the image.
+        image_scale: factor to rescale images by, scalar buffer; see ``RescalingInferer``.
+        cell_diameter: diameter in pixels of the cells for which that factor is right, scalar buffer.
         border: pixels lost on each side, per axis.
         poolings: number of halvings, per axis.
         bytes_per_pixel: memory of the maps alive at the same time in evaluation, per input pixel, float32.
@@ -156,6 +160,8 @@ class ValidUNet(nn.Module):
         norm: str | None = None,
         dropout: float = 0.5,
         last_up_features: int | None = None,
+        image_scale: float = 1.0,
+        cell_diameter: float = nan,
     ) -> None:
         super().__init__()
         levels = len(features)
@@ -174,6 +180,8 @@ class ValidUNet(nn.Module):
 
         axes = range(spatial_dims)
         self.in_channels = in_channels
+        self.register_buffer("image_scale", torch.tensor(float(image_scale)))
+        self.register_buffer("cell_diameter", torch.tensor(float(cell_diameter)))
         self.border = tuple(context_border([k[a] for k in kernels], [p[a] for p in pools]) for a in axes)
         self.poolings = tuple(sum(p[a] == 2 for p in pools) for a in axes)
         # Most is alive on the last level up: the joined maps, its other three (skip, convolutions), and the map below.

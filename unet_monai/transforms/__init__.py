@@ -1,9 +1,13 @@
+from unet_monai.transforms.cell_classes import CellClasses as CellClasses
+from unet_monai.transforms.cell_classes import CellClassesd as CellClassesd
 from unet_monai.transforms.elastic_deformation import RandElasticDeformation as RandElasticDeformation
 from unet_monai.transforms.elastic_deformation import RandElasticDeformationd as RandElasticDeformationd
 from unet_monai.transforms.image_files import LoadCellImaged as LoadCellImaged
 from unet_monai.transforms.image_files import SaveInstancesd as SaveInstancesd
 from unet_monai.transforms.instances import LogitsToInstances as LogitsToInstances
 from unet_monai.transforms.instances import LogitsToInstancesd as LogitsToInstancesd
+from unet_monai.transforms.rescale import Rescale as Rescale
+from unet_monai.transforms.rescale import Rescaled as Rescaled
 from unet_monai.transforms.touching_ridge import TouchingRidge as TouchingRidge
 from unet_monai.transforms.touching_ridge import TouchingRidged as TouchingRidged
 from unet_monai.transforms.weight_map import BorderWeightMap as BorderWeightMap

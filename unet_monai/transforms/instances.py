@@ -11,6 +11,7 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
 from scipy import ndimage, special
+from skimage.segmentation import watershed
 
 from unet_monai.transforms.touching_ridge import box_extreme, nearby_ids, touching_ridge
 
@@ -67,28 +68,24 @@ def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray
     return np.where(stays, np.cumsum(stays), 0).astype(np.int32)[components]
 
 
-def grow_cores(cores: np.ndarray, within: np.ndarray, radius: int) -> np.ndarray:
-    """Grow instances step by step into the pixels of `within` that touch them, by at most `radius` px (Chebyshev).
+def grow_cores(cores: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """Grow instances step by step into the pixels of `within` that are connected with them.
 
-    On a tie the lower id wins. Growth follows `within`, so it never jumps a gap.
+    Each pixel goes to the instance that reaches it in the fewest steps to 4-connected neighbours (6 in 3-D) inside
+    `within`; growth never jumps a gap. It is a watershed of a flat image.
 
     Args:
         cores: integer array (*S), 0 background.
         within: bool array (*S), where they may grow.
-        radius: steps of one pixel, >= 0.
 
     Returns:
         A grown copy.
 
     Example:
-        >>> grow_cores(np.array([[0, 0, 1, 0, 0, 0, 2]]), np.array([[1, 0, 1, 1, 1, 1, 1]], bool), radius=1)
-        array([[0, 0, 1, 1, 0, 2, 2]])
+        >>> grow_cores(np.array([[0, 0, 1, 0, 0, 0, 2]]), np.array([[1, 0, 1, 1, 1, 1, 1]], bool))
+        array([[0, 0, 1, 1, 1, 2, 2]])
     """
-    grown = cores.copy()
-    for _ in range(radius):
-        lowest, highest = nearby_ids(grown, radius=1)
-        grown = np.where((grown == 0) & within & (highest > 0), lowest, grown)
-    return grown
+    return watershed(np.zeros(cores.shape, np.uint8), cores, mask=within | (cores > 0)).astype(cores.dtype)
 
 
 def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
@@ -111,7 +108,10 @@ def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:
         >>> regrow_ridges(np.array([[1, 1, 0, 0, 2, 2, 0, 0, 0, 3]]))
         array([[1, 1, 1, 2, 2, 2, 0, 0, 0, 3]])
     """
-    grown = grow_cores(cores, cores == 0, radius)
+    grown = cores
+    for _ in range(radius):
+        lowest, highest = nearby_ids(grown, radius=1)
+        grown = np.where((grown == 0) & (highest > 0), lowest, grown)
     return np.where((cores > 0) | (_closing(cores > 0, radius) & touching_ridge(grown, radius)), grown, 0)
 
 
@@ -127,75 +127,73 @@ def logits_to_instances(
     *,
     threshold: float = 0.7,
     edge_threshold: float = 0.3,
-    growth: int = 3,
     min_size: int = 20,
     fill_holes: bool = True,
-    ridge_radius: int = 1,
+    ridge_radius: int = 2,
 ) -> np.ndarray:
-    """Turn the scores of a two-class network into instances.
+    """Turn the scores of a network into instances.
 
-    The foreground probability p is the softmax of channel 1. The 4-connected components (6 in 3-D) of the core,
-    p > `threshold`, are the instances. They are filled and the small ones dropped, then grown back: by at most `growth`
-    px where p > `edge_threshold`, for the border weights make a network doubt the edges of cells; and by at most
-    `ridge_radius` px into the ridges between them (`fill_component_holes`, `remove_small_components`, `grow_cores`,
-    `regrow_ridges`). At most `growth` + `ridge_radius` px away a score decides to which instance a pixel belongs.
+    The classes are background 0, cell 1 and, of a three-class network, touching 2 (`cell_classes`); p is their softmax.
+    The 4-connected components (6 in 3-D) of the core, p_1 > `threshold`, are the instances, without the small ones.
+    They grow over all the foreground that is connected with them, 1 - p_0 > `edge_threshold` (`grow_cores`): the core
+    tells cells apart, the foreground outlines them. Holes are filled (`fill_component_holes`). A two-class network has
+    learnt the ridges between cells as background: there, they grow back by `ridge_radius` px (`regrow_ridges`).
 
     Args:
-        logits: scores before the softmax, float array (2, *S), channel 0 background, 1 cell.
-        threshold: probability above which a pixel is core, in (0, 1).
-        edge_threshold: probability above which cores grow, in (0, threshold].
-        growth: pixels by which they grow at most, >= 0.
+        logits: scores before the softmax, float array (2 or 3, *S).
+        threshold: probability of class 1 above which a pixel is core, in (0, 1).
+        edge_threshold: probability of any class but 0 above which cores grow, in (0, 1).
         min_size: least size of a core in pixels (voxels), holes filled; smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
 
     Returns:
         int32 array (*S), 0 background, 1, 2, ... numbered by the first core pixel in array order.
 
     Raises:
-        ValueError: if `logits` has not two channels, or a knob is out of its range.
+        ValueError: if `logits` has not two or three channels, or a knob is out of its range.
 
     Example:
-        >>> logits_to_instances(np.array([[[0, 0, 9, 9, 0, 0, 9, 9]], [[5, 5, 0, 0, 5, 5, 0, 0]]]), min_size=2)
-        array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
+        >>> cell, gap, touching = [0, 9, 0], [9, 0, 0], [0, 0, 9]
+        >>> scores = np.array([cell, cell, touching, touching, cell, gap, gap, cell]).T[:, None]
+        >>> logits_to_instances(scores, min_size=1)
+        array([[1, 1, 1, 2, 2, 0, 0, 3]], dtype=int32)
     """
-    _check_knobs(threshold, edge_threshold, growth, min_size, ridge_radius)
-    if logits.ndim < 2 or logits.shape[0] != 2:
-        raise ValueError(f"logits must have two channels, (2, *S), got shape {tuple(logits.shape)}.")
-    probability = special.expit(logits[1] - logits[0])
-    components, _ = ndimage.label(probability > threshold)
-    if fill_holes:
-        components = fill_component_holes(components)
-    cores = remove_small_components(components, min_size)
-    return regrow_ridges(grow_cores(cores, probability > edge_threshold, growth), ridge_radius)
+    _check_knobs(threshold, edge_threshold, min_size, ridge_radius)
+    if logits.ndim < 2 or logits.shape[0] not in (2, 3):
+        raise ValueError(f"logits must have two or three channels, (2 or 3, *S), got shape {tuple(logits.shape)}.")
+    probability = special.softmax(logits, axis=0)
+    fill = fill_component_holes if fill_holes else np.asarray
+    components, _ = ndimage.label(probability[1] > threshold)
+    cores = remove_small_components(fill(components), min_size)
+    cells = fill(grow_cores(cores, probability[0] < 1 - edge_threshold))
+    return regrow_ridges(cells, ridge_radius) if len(logits) == 2 else cells
 
 
-def _check_knobs(threshold: float, edge_threshold: float, growth: int, min_size: int, ridge_radius: int) -> None:
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie between 0 and 1, got {threshold}.")
-    if not 0 < edge_threshold <= threshold:
-        raise ValueError(f"edge_threshold must be above 0 and at most threshold ({threshold}), got {edge_threshold}.")
-    for name, value in (("growth", growth), ("min_size", min_size), ("ridge_radius", ridge_radius)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}.")
+def _check_knobs(threshold: float, edge_threshold: float, min_size: int, ridge_radius: int) -> None:
+    for name, value in (("threshold", threshold), ("edge_threshold", edge_threshold)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
+    for name, size in (("min_size", min_size), ("ridge_radius", ridge_radius)):
+        if size < 0:
+            raise ValueError(f"{name} must be at least 0, got {size}.")
 
 
 class LogitsToInstances(Transform):
-    """Turn the scores of a two-class network into instances; see `logits_to_instances` for the steps.
+    """Turn the scores of a network into instances; see `logits_to_instances` for the steps.
 
     Args:
-        threshold: probability above which a pixel is core, in (0, 1).
-        edge_threshold: probability above which cores grow, in (0, threshold].
-        growth: pixels by which they grow at most, >= 0.
+        threshold: probability of class 1 above which a pixel is core, in (0, 1).
+        edge_threshold: probability of any class but 0 above which cores grow, in (0, 1).
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
 
     Raises:
         ValueError: if a knob is out of its range.
 
     Example:
-        >>> LogitsToInstances(min_size=1)(np.array([[[0, 5, 5, 5, 0]], [[5, 0, 0, 0, 5]]]))
+        >>> LogitsToInstances(min_size=1, ridge_radius=0)(np.array([[[0, 5, 5, 5, 0]], [[5, 0, 0, 0, 5]]]))
         array([[[1, 0, 0, 0, 2]]], dtype=int32)
     """
 
@@ -206,15 +204,13 @@ class LogitsToInstances(Transform):
         *,
         threshold: float = 0.7,
         edge_threshold: float = 0.3,
-        growth: int = 3,
         min_size: int = 20,
         fill_holes: bool = True,
-        ridge_radius: int = 1,
+        ridge_radius: int = 2,
     ) -> None:
-        _check_knobs(threshold, edge_threshold, growth, min_size, ridge_radius)
+        _check_knobs(threshold, edge_threshold, min_size, ridge_radius)
         self.threshold = threshold
         self.edge_threshold = edge_threshold
-        self.growth = growth
         self.min_size = min_size
         self.fill_holes = fill_holes
         self.ridge_radius = ridge_radius
@@ -223,13 +219,13 @@ class LogitsToInstances(Transform):
         """Find the instances.
 
         Args:
-            logits: scores before the softmax, float (2, *S), array or tensor.
+            logits: scores before the softmax, float (2 or 3, *S), array or tensor.
 
         Returns:
             int32 (1, *S) of the same kind, on the same device, with the same metadata.
 
         Raises:
-            ValueError: if `logits` has not two channels.
+            ValueError: if `logits` has not two or three channels.
         """
         # By way of torch: numpy has no bfloat16.
         scores = convert_data_type(logits, torch.Tensor, device=torch.device("cpu"), dtype=torch.float32)[0]
@@ -237,7 +233,6 @@ class LogitsToInstances(Transform):
             scores.detach().numpy(),
             threshold=self.threshold,
             edge_threshold=self.edge_threshold,
-            growth=self.growth,
             min_size=self.min_size,
             fill_holes=self.fill_holes,
             ridge_radius=self.ridge_radius,
@@ -250,12 +245,11 @@ class LogitsToInstancesd(MapTransform):
 
     Args:
         keys: keys of the scores; each is replaced by its instances.
-        threshold: probability above which a pixel is core, in (0, 1).
-        edge_threshold: probability above which cores grow, in (0, threshold].
-        growth: pixels by which they grow at most, >= 0.
+        threshold: probability of class 1 above which a pixel is core, in (0, 1).
+        edge_threshold: probability of any class but 0 above which cores grow, in (0, 1).
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
-        ridge_radius: the radius of the `TouchingRidge` that the network was trained with, >= 0.
+        ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -267,17 +261,15 @@ class LogitsToInstancesd(MapTransform):
         *,
         threshold: float = 0.7,
         edge_threshold: float = 0.3,
-        growth: int = 3,
         min_size: int = 20,
         fill_holes: bool = True,
-        ridge_radius: int = 1,
+        ridge_radius: int = 2,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.transform = LogitsToInstances(
             threshold=threshold,
             edge_threshold=edge_threshold,
-            growth=growth,
             min_size=min_size,
             fill_holes=fill_holes,
             ridge_radius=ridge_radius,

@@ -1,0 +1,46 @@
+"""Average the weights over the last steps: steadier from validation to validation than the weights themselves."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Events
+from monai.engines.workflow import Workflow
+from torch import nn
+
+
+class WeightAveragingHandler:
+    """Keep the exponential moving average of a network's weights, and of its running statistics, after each step.
+
+    Source: Polyak averaging, with the usual exponential form, average += (weights - average) / n, n = min(step, steps).
+    So the average is the plain mean until `steps` is reached. A function of the trainer's step, it resumes exactly.
+
+    Args:
+        network: the network that is trained.
+        averaged: a network of the same kind that receives the average; validate and keep this one.
+        steps: steps that the average reaches back, roughly, >= 1.
+
+    Raises:
+        ValueError: if `steps` is below 1.
+    """
+
+    def __init__(self, network: nn.Module, averaged: nn.Module, steps: int = 100) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}.")
+        self.network = network
+        self.averaged = averaged
+        self.steps = steps
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Workflow) -> None:
+        """Take in the weights after a step."""
+        share = 1 / min(engine.state.iteration, self.steps)
+        current = self.network.state_dict()
+        for name, average in self.averaged.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name], share)
+            else:
+                average.copy_(current[name])
