@@ -1,6 +1,6 @@
-from unet_monai.data.class_balance import balanced_class_weights as balanced_class_weights
 from unet_monai.data.cell_size import median_cell_diameter as median_cell_diameter
 from unet_monai.data.cell_size import scale_for_cells as scale_for_cells
+from unet_monai.data.class_balance import balanced_class_weights as balanced_class_weights
 from unet_monai.data.datalist import find_images as find_images
 from unet_monai.data.datalist import find_pairs as find_pairs
 from unet_monai.data.datalist import load_split as load_split

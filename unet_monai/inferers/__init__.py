@@ -1,3 +1,3 @@
 from unet_monai.inferers.overlap_tile import OverlapTileInferer as OverlapTileInferer
-from unet_monai.inferers.view_averaging import ViewAveragingInferer as ViewAveragingInferer
 from unet_monai.inferers.rescaling import RescalingInferer as RescalingInferer
+from unet_monai.inferers.view_averaging import ViewAveragingInferer as ViewAveragingInferer

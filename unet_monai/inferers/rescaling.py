@@ -43,7 +43,9 @@ class RescalingInferer(Inferer):
         self.inferer = inferer
         self.cell_diameter = cell_diameter
 
-    def __call__(self, inputs: torch.Tensor, network: ValidUNet, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(  # type: ignore[override]  # it needs to know the network's scale
+        self, inputs: torch.Tensor, network: ValidUNet, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """Score a batch of images.
 
         Args:
@@ -58,7 +60,7 @@ class RescalingInferer(Inferer):
         rescale = Rescale(self.scale_for(network))
         if rescale.scale == 1:
             return self.inferer(inputs, network, *args, **kwargs)
-        rescaled = torch.stack([rescale(image) for image in inputs])
+        rescaled = torch.stack([torch.as_tensor(rescale(image)) for image in inputs])
         scores = self.inferer(rescaled, network, *args, **kwargs)
         return torch.stack([resample(score, inputs.shape[2:]) for score in scores])
 

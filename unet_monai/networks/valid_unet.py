@@ -148,6 +148,9 @@ class ValidUNet(nn.Module):
         torch.Size([1, 2, 20, 4])
     """
 
+    image_scale: torch.Tensor
+    cell_diameter: torch.Tensor
+
     def __init__(
         self,
         spatial_dims: int = 2,

@@ -124,4 +124,7 @@ class CellClassesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Return a copy of `data` with the classes added."""
-        return {**data, **{self.classes_key: self.transform(data[key]) for key in self.key_iterator(data)}}
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[self.classes_key] = self.transform(d[key])
+        return d

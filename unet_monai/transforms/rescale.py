@@ -100,7 +100,7 @@ class Rescale(Transform):
         new_size = [max(round(side * self.scale), 1) for side in old_size]
         pixels = resample(convert_data_type(image, torch.Tensor)[0], new_size, self.mode)
         rescaled = convert_to_dst_type(pixels, image)[0]
-        if isinstance(rescaled, MetaTensor):
+        if isinstance(rescaled, MetaTensor) and isinstance(image, MetaTensor):
             shrinking = to_affine_nd(len(image.affine) - 1, scale_affine(old_size, new_size))
             rescaled.affine = image.affine @ torch.as_tensor(shrinking)
         return rescaled
