@@ -31,7 +31,8 @@ class CheckpointHandler:
     """Keep the best weights and the last training state, after each epoch of the trainer.
 
     The weights are the plain state dict of the averaged network, the one that is validated: those of the best
-    validation so far, or the newest ones where there is nothing to validate. Attach it after the validation handler, so that an epoch's validation is over.
+    validation so far, or the newest ones where there is nothing to validate. Attach it after the validation handler,
+    so that an epoch's validation is over.
 
     Args:
         weights_path: file of the weights, such as ``models/model.pt``.
