@@ -1,9 +1,16 @@
 from unet_monai.transforms.elastic_deformation import RandElasticDeformation as RandElasticDeformation
 from unet_monai.transforms.elastic_deformation import RandElasticDeformationd as RandElasticDeformationd
+from unet_monai.transforms.ignore_margin import IgnoreMargin as IgnoreMargin
+from unet_monai.transforms.ignore_margin import IgnoreMargind as IgnoreMargind
 from unet_monai.transforms.image_files import LoadCellImaged as LoadCellImaged
 from unet_monai.transforms.image_files import SaveInstancesd as SaveInstancesd
 from unet_monai.transforms.instances import LogitsToInstances as LogitsToInstances
 from unet_monai.transforms.instances import LogitsToInstancesd as LogitsToInstancesd
+from unet_monai.transforms.probability import LogitsToProbability as LogitsToProbability
+from unet_monai.transforms.probability import LogitsToProbabilityd as LogitsToProbabilityd
+from unet_monai.transforms.result_files import SaveCellTabled as SaveCellTabled
+from unet_monai.transforms.result_files import SaveOverlayd as SaveOverlayd
+from unet_monai.transforms.result_files import SaveRoisd as SaveRoisd
 from unet_monai.transforms.touching_ridge import TouchingRidge as TouchingRidge
 from unet_monai.transforms.touching_ridge import TouchingRidged as TouchingRidged
 from unet_monai.transforms.weight_map import BorderWeightMap as BorderWeightMap
