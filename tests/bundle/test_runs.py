@@ -55,7 +55,7 @@ def test_inference_equals_segment(trained: Path, cells: Path, tmp_path: Path, si
     )
     assert result.returncode == 0, result.stderr
     assert f"weights: {trained / 'models' / 'model.pt'}" in result.stdout
-    assert len(list(tmp_path.iterdir())) == (1 if single_file else 5)
+    assert len(list(tmp_path.iterdir())) == (3 if single_file else 15)
     written = np.asarray(Image.open(tmp_path / "cell 3.png"))
     expected = segment(
         draw_cells(3, (72, 96))[0], trained / "models" / "model.pt", threshold=0.335, edge_threshold=0.66, min_size=3

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from unet_monai.data.datalist import find_images, find_pairs, load_split, split_pairs
 
@@ -21,6 +22,11 @@ def stack(path, pages):
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.zeros((pages, 2, 3), dtype=np.uint8)
     tifffile.imwrite(path, rows if pages > 1 else rows[0], photometric="minisblack")
+
+
+def drawing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((2, 3), np.uint8)).save(path)
 
 
 def short(pairs, root):
@@ -67,6 +73,14 @@ def test_relative_folders_give_absolute_addresses(tmp_path, monkeypatch):
         ),
         (["images/a.png", "images/a.tif", "labels/a.png"], ValueError, "one file for each image, got a.png and a.tif"),
         (["images/a.png", "labels/a.png", "labels/a.tif"], ValueError, "labels must hold one file .*a.png and a.tif"),
+        (["images/a.png", "labels/a.txt"], FileNotFoundError, r"labels must hold labels of the images in .*, got none"),
+        (["images/a.png", "labels/a_masks.png", "labels/a.png"], ValueError, "got a.png and a_masks.png"),
+        (["images/a.png", "labels/a.png", "labels/b_seg.npy"], FileNotFoundError, "an image .* got none for b_seg.npy"),
+        (["images/a.png", "labels/a.png", "labels/a_overlay.png"], FileNotFoundError, "got none for a_overlay.png"),
+        (["a.png", "b.png"], FileNotFoundError, "as a.png with a_seg.npy.*, images/ and labels/, or .* got neither"),
+        (["a.png", "a_seg.npy", "b_seg.npy"], FileNotFoundError, "must have an image in .* got none for b_seg.npy"),
+        (["a.png", "a_seg.npy", "b_cp_masks.png"], FileNotFoundError, "got none for b_cp_masks.png"),
+        (["a.png", "a.tif", "a_seg.npy"], ValueError, "must hold one file for each image, got a.png and a.tif"),
         (["images/a.txt", "labels/a.png"], FileNotFoundError, r"images must hold images \(.*\.png.*\), got none"),
         (["images/a.png"], FileNotFoundError, "images/ and labels/, or 01/ with 01_GT/SEG/ or 01_ST/SEG/, got neither"),
         (["01/t000.tif"], FileNotFoundError, "got neither in"),
@@ -102,7 +116,7 @@ def test_refused_arguments(tmp_path):
     with pytest.raises(ValueError, match="label_source must be GT, ST or None, got 'gold'"):
         find_pairs(tmp_path, label_source="gold")
     touch(tmp_path, "images/a.png", "labels/a.png")
-    with pytest.raises(ValueError, match="label_source must be None for images/ and labels/, got 'GT'"):
+    with pytest.raises(ValueError, match="label_source must be None outside the challenge's layout, got 'GT'"):
         find_pairs(tmp_path, label_source="GT")
 
 
@@ -232,6 +246,64 @@ def test_split_is_logged_in_one_line(tmp_path, caplog):
     ]
 
 
+LABEL_NAMES = ["a.tif", "a_cp_masks.png", "a_cp_masks.tif", "a_masks.tif", "a_seg.npy"]
+ROI_NAMES = ["a_rois.zip", "a.zip", "a_RoiSet.zip", "RoiSet_a.zip"]
+
+
+@pytest.mark.parametrize("label", LABEL_NAMES + ROI_NAMES)
+def test_names_of_labels_in_two_folders(tmp_path, label):
+    drawing(tmp_path / "images/a.png")
+    touch(tmp_path, f"labels/{label}", "labels/notes.txt", "labels/a_flows.tif", "labels/a_cp_output_cp_masks.png")
+    address = label + "#3x2" if label.endswith(".zip") else label
+    assert short(find_pairs(tmp_path), tmp_path) == [("images/a.png", f"labels/{address}")]
+
+
+@pytest.mark.parametrize("label", LABEL_NAMES[1:] + ROI_NAMES)
+def test_labels_beside_their_images(tmp_path, label, caplog):
+    drawing(tmp_path / "a.png")
+    drawing(tmp_path / "b.png")
+    touch(tmp_path, label, "a_flows.tif", "a_outlines_cp_masks.png", "a_cp_outlines.txt", "other.zip")
+    address = label + "#3x2" if label.endswith(".zip") else label
+    with caplog.at_level(logging.INFO):
+        assert short(find_pairs(tmp_path), tmp_path) == [("a.png", address)]
+    assert "1 images with labels, 1 without one are left out" in caplog.text
+    assert [Path(item["image"]).name for item in find_images(tmp_path)] == ["a.png", "b.png"]
+
+
+def test_of_several_labels_the_one_of_the_gui_is_read_then_pictures(tmp_path, caplog):
+    drawing(tmp_path / "a.png")
+    touch(tmp_path, "a_seg.npy", "a_cp_masks.png", "a_rois.zip")
+    with caplog.at_level(logging.INFO):
+        assert short(find_pairs(tmp_path), tmp_path) == [("a.png", "a_seg.npy")]
+    assert "have several labels: a_seg.npy is read, not a_cp_masks.png" in caplog.text
+    (tmp_path / "a_seg.npy").unlink()
+    assert short(find_pairs(tmp_path), tmp_path) == [("a.png", "a_cp_masks.png")]
+    touch(tmp_path, "a_masks.tif")
+    with pytest.raises(ValueError, match=r"must hold one file for each image, got a_cp_masks.png and a_masks.tif"):
+        find_pairs(tmp_path)
+
+
+def test_a_name_is_a_label_only_beside_its_image(tmp_path):
+    touch(tmp_path, "a_masks.png", "b_flows.tif", "c_overlay.png", "d.png", "d_overlay.png", "e_cp_masks.png")
+    names_found = ["a_masks.png", "b_flows.tif", "c_overlay.png", "d.png", "d_overlay.png", "e_cp_masks.png"]
+    assert [Path(item["image"]).name for item in find_images(tmp_path)] == names_found
+    touch(tmp_path, "d_cells.csv")
+    names_found.remove("d_overlay.png")
+    assert [Path(item["image"]).name for item in find_images(tmp_path)] == names_found
+    touch(tmp_path, "two/images/a_masks.png", "two/labels/a_masks.png", "two/images/b.zip.png", "two/labels/b.zip.png")
+    assert short(find_pairs(tmp_path / "two"), tmp_path / "two") == [
+        ("images/a_masks.png", "labels/a_masks.png"),
+        ("images/b.zip.png", "labels/b.zip.png"),
+    ]
+
+
+def test_rois_of_a_stack_are_addressed_by_page(tmp_path):
+    stack(tmp_path / "a.tif", 2)
+    touch(tmp_path, "a_rois.zip")
+    pairs = [("a.tif#0", "a_rois.zip#3x2#0"), ("a.tif#1", "a_rois.zip#3x2#1")]
+    assert short(find_pairs(tmp_path), tmp_path) == pairs
+
+
 def test_images_of_a_folder(tmp_path):
     touch(tmp_path, "t10.png", "t9.tif", "sub/t1.png", ".part-t1.tif", "notes.txt")
     stack(tmp_path / "stack.tif", 2)
@@ -255,4 +327,8 @@ def test_refused_images(tmp_path):
     with pytest.raises(ValueError, match=r"file name must end in one of .*, got 'a.txt'"):
         find_images(tmp_path / "a.txt")
     with pytest.raises(ValueError, match=r"images must have different stems, got a.jpg and a.png"):
+        find_images(tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    touch(tmp_path, "a.tif")  # their instances would go into two files, but their tables into one
+    with pytest.raises(ValueError, match=r"images must have different stems, got a.png and a.tif"):
         find_images(tmp_path)

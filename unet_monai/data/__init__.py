@@ -1,5 +1,6 @@
 from unet_monai.data.cell_size import median_cell_diameter as median_cell_diameter
 from unet_monai.data.cell_size import scale_for_cells as scale_for_cells
+from unet_monai.data.cell_table import cell_table as cell_table
 from unet_monai.data.class_balance import balanced_class_weights as balanced_class_weights
 from unet_monai.data.datalist import find_images as find_images
 from unet_monai.data.datalist import find_pairs as find_pairs
@@ -11,5 +12,7 @@ from unet_monai.data.image_io import IGNORE_LABEL as IGNORE_LABEL
 from unet_monai.data.image_io import CellImageReader as CellImageReader
 from unet_monai.data.image_io import LabelReader as LabelReader
 from unet_monai.data.image_io import write_instances as write_instances
+from unet_monai.data.imagej_rois import instances_from_rois as instances_from_rois
+from unet_monai.data.imagej_rois import rois_from_instances as rois_from_instances
 from unet_monai.data.tile_dataset import DrawSampler as DrawSampler
 from unet_monai.data.tile_dataset import TileDataset as TileDataset

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from unet_monai.data.image_formats import SUPPORTED_SUFFIXES, count_pages, image_stem, split_page, split_suffix
-from unet_monai.data.image_io import output_name
+from unet_monai.data.image_formats import count_pages, image_stem, picture_size, split_page, split_suffix
+from unet_monai.data.label_formats import ROI_SUFFIX, roi_set_address
+from unet_monai.data.layouts import (
+    LABEL_SOURCES,
+    challenge_files,
+    challenge_sources,
+    files_side_by_side,
+    image_files,
+    paired_files,
+)
 
 logger = logging.getLogger(__name__)
-
-LABEL_SOURCES = ("GT", "ST")
 
 
 def find_pairs(
@@ -22,10 +27,13 @@ def find_pairs(
 ) -> list[dict[str, str]]:
     """List the images of a dataset folder with their labels, in natural order (t2 before t10).
 
-    Two layouts are known. `images/` + `labels/`: files of one stem are a pair, and every file must have its partner.
-    The Cell Tracking Challenge's (http://celltrackingchallenge.net/datasets/): frames `01/t000.tif` with labels
-    `01_GT/SEG/man_seg000.tif` (gold) or `01_ST/SEG/...` (silver), in any number of sequences `01`, `02`, ...; frames
-    without a label are left out and counted in the log. In 2-D every page of a multi-page TIFF is an item of its own.
+    Three layouts are known. `images/` + `labels/`: files of one stem are a pair, and every file must have its partner;
+    the names that Cellpose and ImageJ give (`a_cp_masks.png`, `a_seg.npy`, `a_rois.zip` for `a.png`) count as that
+    stem, see `layouts.paired_files`. One folder: images with labels of such names beside them. The Cell Tracking
+    Challenge's (http://celltrackingchallenge.net/datasets/): frames `01/t000.tif` with labels
+    `01_GT/SEG/man_seg000.tif` (gold) or `01_ST/SEG/...` (silver), in any number of sequences `01`, `02`, ... In the
+    last two, images without a label are left out and counted in the log. In 2-D every page of a multi-page TIFF is an
+    item of its own.
 
     Args:
         dataset_dir: the folder.
@@ -33,12 +41,13 @@ def find_pairs(
         spatial_dims: 2 or 3; in 3-D a multi-page TIFF is one volume.
 
     Returns:
-        `{"image": address, "label": address}` with absolute addresses, see `image_formats.split_page`.
+        `{"image": address, "label": address}` with absolute addresses, see `image_formats.split_page` and
+        `label_formats.roi_set_address`.
 
     Raises:
-        FileNotFoundError: for a folder that is missing, empty or of neither layout, and for a missing partner.
-        ValueError: for two files of one stem, different numbers of pages, labels of single slices, and a
-            `label_source` that is missing or has no meaning here.
+        FileNotFoundError: for a folder that is missing, empty or of no such layout, and for a missing partner.
+        ValueError: for two files of one stem, different numbers of pages, labels of single slices, label maps beside
+            what else inference wrote, and a `label_source` that is missing or has no meaning here.
 
     Example:
         >>> import tempfile
@@ -54,12 +63,13 @@ def find_pairs(
         raise FileNotFoundError(f"dataset_dir must be an existing folder, got {root}.")
     if label_source not in (None, *LABEL_SOURCES):
         raise ValueError(f"label_source must be GT, ST or None, got {label_source!r}.")
-    if (root / "images").is_dir() and (root / "labels").is_dir():
-        if label_source is not None:
-            raise ValueError(f"label_source must be None for images/ and labels/, got {label_source!r} for {root}.")
-        files = _paired_files(root / "images", root / "labels")
+    two_folders = (root / "images").is_dir() and (root / "labels").is_dir()
+    if challenge_sources(root) and not two_folders:
+        files = challenge_files(root, label_source)
     else:
-        files = _challenge_files(root, label_source)
+        files = paired_files(root / "images", root / "labels") if two_folders else files_side_by_side(root)
+        if label_source is not None:
+            raise ValueError(f"label_source must be None outside the challenge's layout, got {label_source!r}.")
     return [pair for image, label in files for pair in _pages(image, label, spatial_dims)]
 
 
@@ -145,7 +155,8 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
     """List the images to segment: one file, or the files of a folder in natural order, without its sub-folders.
 
     Args:
-        path: file or folder. Of a folder, hidden files and those of other kinds are left out.
+        path: file or folder. Of a folder, hidden files and those of other kinds are left out, and so are masks and
+            other pictures that Cellpose or inference wrote beside an image (see `layouts.image_files`).
         spatial_dims: 2 or 3. In 2-D every page of a multi-page TIFF is an item of its own.
 
     Returns:
@@ -153,7 +164,7 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
 
     Raises:
         FileNotFoundError: for a missing path or a folder without images.
-        ValueError: for a file of another kind, and for two files whose instances would go into one file.
+        ValueError: for a file of another kind, and for two files of one stem, whose results would overwrite each other.
 
     Example:
         >>> import tempfile
@@ -168,25 +179,13 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
         raise FileNotFoundError(f"path must be an existing image or folder of images, got {path}.")
     if path.is_file():
         split_suffix(path.name)
-    files = _image_files(path) if path.is_dir() else [path]
-    outputs: dict[str, Path] = {}
+    files = image_files(path) if path.is_dir() else [path]
+    stems: dict[str, Path] = {}
     for file in files:
-        other = outputs.setdefault(output_name(file.name), file)
+        other = stems.setdefault(split_suffix(file.name)[0], file)
         if other != file:
             raise ValueError(f"images must have different stems, got {other.name} and {file.name} in {path}.")
     return [{"image": address} for file in files for address in _addresses(file, spatial_dims)]
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-    files = [file for file in files if file.name.lower().endswith(SUPPORTED_SUFFIXES)]
-    if not files:
-        raise FileNotFoundError(f"{folder} must hold images ({' '.join(SUPPORTED_SUFFIXES)}), got none.")
-    return sorted(files, key=lambda file: _natural(file.name))
 
 
 def _addresses(file: Path, spatial_dims: int) -> list[str]:
@@ -195,83 +194,15 @@ def _addresses(file: Path, spatial_dims: int) -> list[str]:
 
 
 def _pages(image: Path, label: Path, spatial_dims: int) -> list[dict[str, str]]:
-    images, labels = _addresses(image, spatial_dims), _addresses(label, spatial_dims)
+    images = _addresses(image, spatial_dims)
+    if label.name.lower().endswith(ROI_SUFFIX):
+        size = picture_size(str(image))
+        labels = [roi_set_address(label, size, split_page(address)[1]) for address in images]
+    else:
+        labels = _addresses(label, spatial_dims)
     if len(images) != len(labels):
         raise ValueError(f"label {label} must have as many pages as its image ({len(images)}), got {len(labels)}.")
     return [{"image": one, "label": other} for one, other in zip(images, labels, strict=True)]
-
-
-def _by_key(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for key, file in files:
-        other = found.setdefault(key, file)
-        if other != file:
-            raise ValueError(f"{file.parent} must hold one file for each image, got {other.name} and {file.name}.")
-    return found
-
-
-def _paired_files(image_dir: Path, label_dir: Path) -> list[tuple[Path, Path]]:
-    images, labels = (
-        _by_key((split_suffix(file.name)[0], file) for file in _image_files(folder))
-        for folder in (image_dir, label_dir)
-    )
-    for files, others, kinds, folder in (
-        (images, labels, ("image", "label"), label_dir),
-        (labels, images, ("label", "image"), image_dir),
-    ):
-        alone = [file.name for stem, file in files.items() if stem not in others]
-        if alone:
-            raise FileNotFoundError(
-                f"every {kinds[0]} must have {'an' if kinds[1] == 'image' else 'a'} {kinds[1]} of the same name, "
-                f"got none for {_some(alone)} in {folder}."
-            )
-    return [(images[stem], labels[stem]) for stem in images]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _challenge_files(root: Path, label_source: str | None) -> list[tuple[Path, Path]]:
-    """Pair the frames of all sequences in the Cell Tracking Challenge's layout."""
-    sequences = sorted(folder for folder in root.iterdir() if folder.is_dir() and re.fullmatch(r"\d\d", folder.name))
-    sources = [s for s in LABEL_SOURCES if any(_label_dir(folder, s).is_dir() for folder in sequences)]
-    if not sources:
-        raise FileNotFoundError(
-            f"dataset_dir must hold images/ and labels/, or 01/ with 01_GT/SEG/ or 01_ST/SEG/, got neither in {root}."
-        )
-    if label_source is None and len(sources) > 1:
-        raise ValueError(f"label_source must be GT or ST where both are present, got None for {root}.")
-    source = label_source or sources[0]
-    pairs, unlabelled = [], 0
-    for folder in sequences:
-        frames = _numbered(folder, r"t(\d+)\.tif")
-        labels = _numbered(_label_dir(folder, source), r"man_seg(\d+)\.tif")
-        orphans = [labels[number].name for number in labels if number not in frames]
-        if orphans:
-            raise FileNotFoundError(f"every label must have a frame in {folder}, got none for {_some(orphans)}.")
-        pairs += [(frames[number], labels[number]) for number in frames if number in labels]
-        unlabelled += len(frames) - sum(number in labels for number in frames)
-    if not pairs:
-        raise FileNotFoundError(f"dataset_dir must hold {source} labels man_seg*.tif, got none in {root}.")
-    logger.info(
-        "%s: %d frames with %s labels, %d frames without one are left out.", root, len(pairs), source, unlabelled
-    )
-    return pairs
-
-
-def _label_dir(sequence: Path, source: str) -> Path:
-    return sequence.with_name(f"{sequence.name}_{source}") / "SEG"
-
-
-def _numbered(folder: Path, pattern: str) -> dict[str, Path]:
-    """Return the files of a folder by their number (without leading zeros), in its order."""
-    files = sorted(folder.glob("*.tif"), key=lambda file: _natural(file.name))
-    single = [file.name for file in files if re.fullmatch(r"man_seg_\d+_\d+\.tif", file.name)]
-    if single:
-        raise ValueError(f"labels in {folder} must be whole frames, got labels of single slices ({_some(single)}).")
-    matches = [(re.fullmatch(pattern, file.name), file) for file in files]
-    return _by_key((str(int(match[1])), file) for match, file in matches if match)
 
 
 def _files(pairs: Iterable[dict[str, str]]) -> set[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,19 +82,23 @@ class Picture(NamedTuple):
     num_pages: int
 
 
+_DECODING_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, ValueError, zlib.error)
+_DECODING_ERRORS += (struct.error, zipfile.BadZipFile, ImageFileError)
+
+
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming(path: str) -> Iterator[None]:
     """Let the errors of the libraries that decode a file say which file it was."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"image file must exist, got {path}.")
     try:
         yield
-    except (OSError, EOFError, RuntimeError, ValueError, zlib.error, ImageFileError) as error:
+    except _DECODING_ERRORS as error:
         raise ValueError(f"{path} must be a readable image file, got {type(error).__name__}: {error}") from error
 
 
 def _read_pillow(path: str, palette: str) -> tuple[np.ndarray, str]:
-    with _naming(path):
+    with naming(path):
         with open(path, "rb") as file:
             header = file.read(25)
         if header.startswith(b"\x89PNG") and header[24:] == b"\x10":  # 16 bits a channel, which Pillow cuts to 8 in RGB
@@ -125,14 +131,30 @@ def count_pages(path: str) -> int:
     """Return the number of pictures in an image file: of a TIFF its pages, of every other kind 1."""
     if not path.lower().endswith(TIFF_SUFFIXES):
         return 1
-    with _naming(path):
+    with naming(path):
         tif = tifffile.TiffFile(path)
     with tif:
         return prod(_series(tif, path)[2])
 
 
+def picture_size(path: str) -> tuple[int, int]:
+    """Return the number of columns and of rows of the pictures in an image file, without reading their pixels."""
+    suffix = split_suffix(Path(path).name)[1]
+    with naming(path):
+        if suffix in NIFTI_SUFFIXES:
+            image: Any = nibabel.load(path)
+            return image.shape[0], image.shape[1]
+        if suffix not in TIFF_SUFFIXES:
+            with Image.open(path) as picture:
+                return picture.size
+        with tifffile.TiffFile(path) as tif:
+            series, _, _ = _series(tif, path)
+            size = dict(zip(series.axes, series.shape, strict=True))
+            return size["X"], size["Y"]
+
+
 def _read_tiff(path: str, page: int | None, spatial_dims: int) -> tuple[np.ndarray, str, int]:
-    with _naming(path):
+    with naming(path):
         tif = tifffile.TiffFile(path)
     with tif:
         series, axes, stack = _series(tif, path)
@@ -146,7 +168,7 @@ def _read_tiff(path: str, page: int | None, spatial_dims: int) -> tuple[np.ndarr
             raise ValueError(f"{path} must be addressed by one of its {pages} pages, and in 2-D, got #{page}.")
         if spatial_dims == 3 and sum(size > 1 for size in stack) > 1:
             raise ValueError(f"{path} must be one volume, got axes {series.axes} of shape {series.shape}.")
-        with _naming(path):
+        with naming(path):
             one_page = page is not None and len(series.pages) == pages
             array = tif.asarray(key=page, series=0) if one_page else series.asarray()
     size = [series.shape[series.axes.index(axis)] for axis in axes]
@@ -156,7 +178,7 @@ def _read_tiff(path: str, page: int | None, spatial_dims: int) -> tuple[np.ndarr
 
 
 def _read_nifti(path: str, spatial_dims: int) -> tuple[np.ndarray, str, np.ndarray]:
-    with _naming(path):
+    with naming(path):
         image: Any = nibabel.load(path)
         array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
     while array.ndim > spatial_dims and array.shape[-1] == 1:
@@ -164,7 +186,7 @@ def _read_nifti(path: str, spatial_dims: int) -> tuple[np.ndarray, str, np.ndarr
     return array, "XYZTUVW"[: array.ndim], affine
 
 
-def _channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str) -> np.ndarray:
+def channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str) -> np.ndarray:
     """Order an array with named axes as (C, X, Y[, Z]) with 1 or 3 channels; an alpha channel is dropped."""
     wanted = "SXYZ"[: spatial_dims + 1]
     if set(axes) | {"S"} != set(wanted):
@@ -212,4 +234,4 @@ def read_picture(address: str, spatial_dims: int, palette: str) -> Picture:
         array, axes, affine = _read_nifti(path, spatial_dims)
     else:
         array, axes = _read_pillow(path, palette)
-    return Picture(address, _channel_first(array, axes, spatial_dims, address), affine, page or 0, pages)
+    return Picture(address, channel_first(array, axes, spatial_dims, address), affine, page or 0, pages)

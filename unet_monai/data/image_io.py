@@ -30,6 +30,7 @@ from unet_monai.data.image_formats import (
     split_page,
     split_suffix,
 )
+from unet_monai.data.label_formats import ROI_SUFFIX, SEG_SUFFIX, file_of, read_label_picture
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def output_name(address: str) -> str:
 class _CellReader(ImageReader):
     """What the two readers share: one address in, a channel-first array and its metadata out."""
 
-    palette = "RGB"  # what a PNG's palette turns into: its colours (RGB) or the indices into it (P)
+    suffixes: tuple[str, ...] = SUPPORTED_SUFFIXES
 
     def __init__(self, spatial_dims: int = 2) -> None:
         if spatial_dims not in (2, 3):
@@ -66,7 +67,7 @@ class _CellReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Tell whether all files are of a kind that can be read."""
-        return all(split_page(str(name))[0].lower().endswith(SUPPORTED_SUFFIXES) for name in ensure_tuple(filename))
+        return all(file_of(str(name)).lower().endswith(self.suffixes) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[Any] | Any, **kwargs: Any) -> Picture:
         """Read the file at one address (see `split_page`), or at a sequence of one address; there are no options.
@@ -81,7 +82,7 @@ class _CellReader(ImageReader):
             raise TypeError(f"read must be called without options, got {sorted(kwargs)}.")
         if len(addresses) != 1:
             raise ValueError(f"data must be one file, got {len(addresses)}.")
-        return read_picture(str(addresses[0]), self.spatial_dims, self.palette)
+        return self.open(str(addresses[0]))
 
     def get_data(self, img: Picture) -> tuple[np.ndarray, dict]:
         """Return the array (C, X, Y[, Z]) and its metadata.
@@ -98,6 +99,10 @@ class _CellReader(ImageReader):
             "page": img.page,
             "num_pages": img.num_pages,
         }
+
+    def open(self, address: str) -> Picture:
+        """Read what the file at an address holds."""
+        return read_picture(address, self.spatial_dims, palette="RGB")
 
     def convert(self, picture: Picture) -> np.ndarray:
         """Turn what the file holds into what the reader promises."""
@@ -147,7 +152,9 @@ class LabelReader(_CellReader):
     A map with one value besides 0 (and the ignored one) only tells cells from background: its 4-connected components
     (in 3-D 6-connected) become the instances, and the first such map of a reader is logged. Ids from 2**24 on, which
     float32 does not tell apart, are numbered anew in their order. Of RGB maps the channels must be equal, real numbers
-    must be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids.
+    must be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids. Besides images
+    it reads Cellpose's `_seg.npy` and ImageJ's sets of ROIs (`read_label_picture`): they list instances, which are
+    never split into components, and none of their numbers means ignored pixels.
 
     Args:
         spatial_dims: 2 or 3.
@@ -163,28 +170,35 @@ class LabelReader(_CellReader):
         [[[7, 7], [0, 0], [9, -1]]]
     """
 
-    palette = "P"
+    suffixes = (*SUPPORTED_SUFFIXES, SEG_SUFFIX, ROI_SUFFIX)
 
     def __init__(self, spatial_dims: int = 2, ignore_label: int | None = None) -> None:
         super().__init__(spatial_dims)
         self.ignore_label = ignore_label
         self._components_logged = False
 
+    def open(self, address: str) -> Picture:
+        """Read what the file at an address holds, of any kind that holds labels."""
+        return read_label_picture(address, self.spatial_dims)
+
     def convert(self, picture: Picture) -> np.ndarray:
         """Return the label map (1, X, Y[, Z])."""
         array, where = picture.array, f"label map {picture.address}"
-        if split_page(picture.address)[0].lower().endswith(JPEG_SUFFIXES):
+        if file_of(picture.address).lower().endswith(JPEG_SUFFIXES):
             raise ValueError(f"{where} must be of a lossless kind, such as PNG or TIFF, got JPEG.")
         if (array != array[:1]).any():
             raise ValueError(f"{where} must have equal channels, got different ones in shape {array.shape}.")
         if np.issubdtype(array.dtype, np.floating) and (array != np.rint(array)).any():
             raise ValueError(f"{where} must hold whole numbers, got {array[array != np.rint(array)][0]}.")
-        ignored = np.zeros_like(array[0], dtype=bool) if self.ignore_label is None else array[0] == self.ignore_label
+        of_instances = file_of(picture.address).lower().endswith((SEG_SUFFIX, ROI_SUFFIX))
+        ignored = np.zeros_like(array[0], dtype=bool)
+        if self.ignore_label is not None and not of_instances:
+            ignored = array[0] == self.ignore_label
         ids = np.where(ignored, 0, array[0])
         if ids.min() < 0:
             raise ValueError(f"{where} must hold ids of at least 0 besides ignore_label, got {ids.min()}.")
         cells = ids[ids > 0]
-        if cells.size and cells.min() == cells.max():
+        if cells.size and cells.min() == cells.max() and not of_instances:
             self._log_components(picture.address, cells[0])
             ids = connected_components(ids > 0, connectivity=1)
         elif cells.size and cells.max() > _LARGEST_EXACT_ID:

@@ -1,2 +1,9 @@
+from unet_monai.metrics.average_precision import APMetric as APMetric
+from unet_monai.metrics.average_precision import PQMetric as PQMetric
 from unet_monai.metrics.cell_tracking import DETMetric as DETMetric
 from unet_monai.metrics.cell_tracking import SEGMetric as SEGMetric
+from unet_monai.metrics.isbi_2012 import PixelErrorMetric as PixelErrorMetric
+from unet_monai.metrics.isbi_2012 import RandErrorMetric as RandErrorMetric
+from unet_monai.metrics.isbi_2012 import VInfoMetric as VInfoMetric
+from unet_monai.metrics.isbi_2012 import VRandMetric as VRandMetric
+from unet_monai.metrics.isbi_2012 import WarpingErrorMetric as WarpingErrorMetric

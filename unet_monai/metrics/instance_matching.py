@@ -1,6 +1,7 @@
 """Matching of predicted to true instances: label maps -> overlap table -> matches -> scores.
 
-Every step is a pure function on small arrays; the MONAI metrics built on them are in `cell_tracking.py`.
+Every step is a pure function on small arrays; the MONAI metrics built on them are in `cell_tracking.py` and
+`average_precision.py`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from unet_monai.data.image_io import IGNORE_LABEL
 
@@ -47,6 +50,14 @@ class DetectionCounts(NamedTuple):
     false_negatives: int
     false_positives: int
     references: int
+
+
+class MatchCounts(NamedTuple):
+    """Outcome of a one-to-one matching of predicted and true instances."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
 
 
 def overlap_table(y_pred: np.ndarray, y: np.ndarray) -> OverlapTable:
@@ -164,3 +175,46 @@ def det_counts(table: OverlapTable) -> DetectionCounts:
         false_positives=int(((matches_of_pred == 0) & ~table.pred_excused).sum()),
         references=references,
     )
+
+
+def match_counts(table: OverlapTable, iou_threshold: float) -> MatchCounts:
+    """Count hits and errors when each instance may match at most one of the other map, at an IoU >= `iou_threshold`.
+
+    Above 0.5 an instance has at most one candidate. At 0.5 it can have two, its exact halves, and below it more: then
+    as many pairs as possible are matched and, among the matchings of that size, those with the fewest false positives
+    count. True instances without a match are false negatives; predictions without one are false positives, unless they
+    are excused (see `OverlapTable`).
+
+    Args:
+        table: the overlaps.
+        iou_threshold: least Jaccard index of a match, in (0, 1].
+
+    Returns:
+        true_positives, false_positives, false_negatives.
+
+    Raises:
+        ValueError: if `iou_threshold` is out of its range.
+
+    Example:
+        >>> match_counts(overlap_table(y_pred=np.array([8, 8, 9, 9]), y=np.array([1, 1, 1, 1])), iou_threshold=0.5)
+        MatchCounts(true_positives=1, false_positives=1, false_negatives=0)
+    """
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}.")
+    candidates = jaccard_indices(table) >= iou_threshold
+    matches = _matching_size(table, candidates)
+    # Augmenting paths turn a largest matching without the excused into one of all, and no prediction loses its match.
+    matches_not_excused = _matching_size(table, candidates & ~table.pred_excused[table.pred_index])
+    return MatchCounts(
+        true_positives=matches,
+        false_positives=int((~table.pred_excused).sum()) - matches_not_excused,
+        false_negatives=len(table.true_ids) - matches,
+    )
+
+
+def _matching_size(table: OverlapTable, candidates: np.ndarray) -> int:
+    """Count the pairs of a largest one-to-one matching made of the candidates, (N,) bool."""
+    pairs = (table.true_index[candidates], table.pred_index[candidates])
+    shape = (len(table.true_ids), len(table.pred_ids))
+    graph = csr_array((np.ones(len(pairs[0]), dtype=bool), pairs), shape=shape)
+    return int((maximum_bipartite_matching(graph) >= 0).sum())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.config import DtypeLike, KeysCollection
 from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImaged, MapTransform, SaveImaged
 
+from unet_monai.data.image_formats import split_page
 from unet_monai.data.image_io import NIFTI_SUFFIXES, output_name, write_instances
 
 
@@ -63,31 +64,31 @@ class LoadCellImaged(LoadImaged):
         return super().__call__(data, self.reader if reader is None else reader)
 
 
-class SaveInstancesd(SaveImaged):
-    """Write instances (1, X, Y[, Z]) to `output_dir` under their image's name, in a kind of file that holds instances.
+class Result(NamedTuple):
+    """What a network found in one image: `instances` (X, Y[, Z]) on the CPU, and the image that they were found in."""
 
-    See `unet_monai.data.image_io.output_name` and `write_instances`: PNG, JPEG and BMP become `<stem>.png`, TIFF and
-    NIfTI keep their kind, and NIfTI its affine. The pages of a stack, given in order from the first to the last, become
-    one stack. The data is returned unchanged. It is a `SaveImaged` because MONAI Label leaves those out of its
-    pipelines and writes results itself.
+    instances: np.ndarray
+    affine: np.ndarray
+    address: str
+    page: int
+    num_pages: int
+
+
+class SaveResultd(SaveImaged):
+    """What the writers of results share: one file for each image file, under its name, from the instances found in it.
+
+    They are `SaveImaged`s because MONAI Label leaves those out of its pipelines and writes results itself. The pages of
+    a stack come in order from the first to the last. The data is returned unchanged.
 
     Args:
-        keys: keys of instances: MetaTensors with the `filename_or_obj`, `page` and `num_pages` that the readers give.
+        keys: keys of instances (1, X, Y[, Z]): MetaTensors with the `filename_or_obj`, `page` and `num_pages` that the
+            readers give.
         output_dir: folder to write to; created with the first file.
         allow_missing_keys: whether keys may be absent.
 
     Raises:
-        ValueError: for data without these metadata or of another shape, and when a second image would overwrite the
-            instances of a first of the same name.
-
-    Example:
-        >>> import tempfile, torch
-        >>> meta = {"filename_or_obj": "/data/cell.jpg", "page": 0, "num_pages": 1}
-        >>> instances = MetaTensor(torch.tensor([[[0, 1], [0, 1], [2, 2]]]), meta=meta)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = SaveInstancesd("pred", folder)({"pred": instances})
-        ...     [path.name for path in Path(folder).iterdir()]
-        ['cell.png']
+        ValueError: for data without these metadata or of another shape, when a second image would overwrite the
+            results of a first of the same name, and when a result would overwrite its image.
     """
 
     def __init__(self, keys: KeysCollection, output_dir: str | Path, allow_missing_keys: bool = False) -> None:
@@ -101,15 +102,32 @@ class SaveInstancesd(SaveImaged):
         Raises:
             TypeError: always.
         """
-        raise TypeError("SaveInstancesd must be used without writer options, got a call of set_options.")
+        raise TypeError(f"{type(self).__name__} must be used without writer options, got a call of set_options.")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the instances of all keys."""
+        """Write the results of all keys."""
         for key in self.key_iterator(dict(data)):
-            self._write(data[key], key)
+            result = self._result(data[key], key)
+            path = self.output_dir / self.file_name(result.address)
+            source = split_page(result.address)[0] if result.num_pages > 1 else result.address
+            if self._written.setdefault(path.name, source) != source:
+                first = self._written[path.name]
+                raise ValueError(f"images must have different names, got {first} and {source} for {path.name}.")
+            if path.resolve() == Path(source).resolve():
+                raise ValueError(f"output_dir must be another folder than the images', got {self.output_dir}.")
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self.write(path, result, data)
         return dict(data)
 
-    def _write(self, instances: Any, key: Hashable) -> None:
+    def file_name(self, address: str) -> str:
+        """Return the name of the file for the image at an address."""
+        raise NotImplementedError
+
+    def write(self, path: Path, result: Result, data: Mapping[Hashable, Any]) -> None:
+        """Write one result, of a stack one page of it."""
+        raise NotImplementedError
+
+    def _result(self, instances: Any, key: Hashable) -> Result:
         if not isinstance(instances, MetaTensor) or not {"filename_or_obj", "page", "num_pages"} <= set(instances.meta):
             raise ValueError(
                 f"{key} must be a MetaTensor with filename_or_obj, page and num_pages, got {type(instances)}."
@@ -117,14 +135,36 @@ class SaveInstancesd(SaveImaged):
         if instances.ndim not in (3, 4) or len(instances) != 1:
             raise ValueError(f"{key} must have the shape (1, X, Y[, Z]), got {tuple(instances.shape)}.")
         address, page, pages = (instances.meta[name] for name in ("filename_or_obj", "page", "num_pages"))
-        name = output_name(address)
-        source = address.rpartition("#")[0] if int(pages) > 1 else address
-        if self._written.setdefault(name, source) != source:
-            raise ValueError(f"images must have different names, got {self._written[name]} and {source} for {name}.")
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        array = instances.as_tensor().cpu().numpy()[0]
+        return Result(array, instances.affine.cpu().numpy(), str(address), int(page), int(pages))
+
+
+class SaveInstancesd(SaveResultd):
+    """Write instances (1, X, Y[, Z]) to `output_dir` under their image's name, in a kind of file that holds instances.
+
+    See `unet_monai.data.image_io.output_name` and `write_instances`: PNG, JPEG and BMP become `<stem>.png`, TIFF and
+    NIfTI keep their kind, and NIfTI its affine. The pages of a stack become one stack. For the arguments see
+    `SaveResultd`.
+
+    Example:
+        >>> import tempfile, torch
+        >>> meta = {"filename_or_obj": "/data/cell.jpg", "page": 0, "num_pages": 1}
+        >>> instances = MetaTensor(torch.tensor([[[0, 1], [0, 1], [2, 2]]]), meta=meta)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = SaveInstancesd("pred", folder)({"pred": instances})
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['cell.png']
+    """
+
+    def file_name(self, address: str) -> str:
+        """Return the image's name with the suffix of a kind that holds instances."""
+        return output_name(address)
+
+    def write(self, path: Path, result: Result, data: Mapping[Hashable, Any]) -> None:
+        """Write the label map, or a page of it."""
         write_instances(
-            self.output_dir / name,
-            instances.as_tensor().cpu().numpy()[0],
-            affine=instances.affine.cpu().numpy() if name.endswith(NIFTI_SUFFIXES) else None,
-            page=(int(page), int(pages)) if int(pages) > 1 else None,
+            path,
+            result.instances,
+            affine=result.affine if path.name.endswith(NIFTI_SUFFIXES) else None,
+            page=(result.page, result.num_pages) if result.num_pages > 1 else None,
         )
