@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
+import unet_monai
 from tests.bundle.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
@@ -26,9 +28,11 @@ ALLOWED_EXPRESSIONS = [
     r"@network_def\.(border|poolings|bytes_per_pixel|output_size\(@tile_size\))",
     r"@network\.parameters\(\)",
     r"@[\w#]+( \+ @[\w#]+)+",
+    r"@validate#key_metric \| @validate#additional_metrics",
     r"@split\['\w+'\]",
     r"@steps_per_epoch \* @batch_size",
-    r"not @resume",
+    r"not @(resume|rois)",
+    r"@max_minutes is None",
     r"monai\.handlers\.from_engine\(\[[\w', ]+\](, first=True)?\)",
     r"lambda batch: \[item\['image'\]\.meta for item in batch\]",
     r"monai\.utils\.set_determinism\(seed=@seed\)",
@@ -71,7 +75,9 @@ def test_no_key_is_written_twice(name: str) -> None:
 def test_every_setting_is_used(name: str) -> None:
     config = ConfigParser.load_config_files([str(CONFIGS / file) for file in RUNNABLE[name]])
     entries = {"imports", "initialize", "run", "training", "evaluating"}
-    text = json.dumps(config)
+    # To be shown in the report is no use, but for the source of the data.
+    entries.add("data_source")
+    text = json.dumps({key: value for key, value in config.items() if key != "settings"})
     unused = [key for key in config if key not in entries and not re.search(rf"[@%]{key}\b", text)]
     assert unused == []
 
@@ -102,6 +108,18 @@ def test_nothing_of_ours_is_made_in_initialize() -> None:
         assert not any("unet_monai" in s for s in strings(load(name)["initialize"]))
 
 
+def test_the_report_shows_every_knob() -> None:
+    """A knob is a top-level value of its own; `dataset_dir` and the other places show in the list of the images."""
+    train = load("train.json")
+    knobs = [k for k, v in train.items() if not isinstance(v, dict | list) and not str(v).startswith(("%", "$@"))]
+    shown = dict(load("train.json")["settings"])
+    assert shown.pop("command_line")["argv"] == "$sys.argv"
+    assert [key for key, value in shown.items() if value == f"@{key}"] == knobs
+    assert {k: v for k, v in shown.items() if k not in knobs} == {
+        key: f"@network_def#{key}" for key in ("features", "norm", "dropout")
+    }
+
+
 def test_training_and_inference_share_network_and_preprocessing() -> None:
     train, inference = load("train.json"), load("inference.json")
     assert train["network_def"] == {
@@ -113,7 +131,12 @@ def test_training_and_inference_share_network_and_preprocessing() -> None:
     assert of_image == inference["preprocessing"]["transforms"]
     for knob in ("spatial_dims", "in_channels", "threshold", "min_size", "dataset_dir", "device", "bundle_root"):
         assert train[knob] == inference[knob], knob
-    assert train["validate"]["postprocessing"]["transforms"][0] == inference["postprocessing"]["transforms"][0]
+    of_training, of_inference = (
+        [t for t in part["postprocessing"]["transforms"] if t["_target_"].endswith(".LogitsToInstancesd")]
+        for part in (train["validate"], inference)
+    )
+    assert len(of_training) == 1
+    assert of_training == of_inference
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
@@ -161,3 +184,8 @@ def test_versions_are_those_of_the_constraints() -> None:
     assert metadata["numpy_version"] == pinned["numpy"]
     for package, version in metadata["required_packages_version"].items():
         assert pinned[package] == version
+
+
+def test_the_package_knows_its_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert unet_monai.__version__ == project["version"] == load("metadata.json")["version"]

@@ -27,7 +27,7 @@ def test_trains_from_three_working_directories(start: str, configs: str | None, 
     )
     assert result.returncode == 0, result.stderr
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["model.pt", "split.json"]
-    assert {"last.pt", "overlays.png", "tensorboard"} <= {p.name for p in (tmp_path / "output").iterdir()}
+    assert {"last.pt", "report", "report.html", "tensorboard"} <= {p.name for p in (tmp_path / "output").iterdir()}
 
 
 def test_defaults_of_a_packed_bundle_draw_and_use_the_demo(packed: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_evaluation_writes_measures_and_pictures(trained: Path, cells: Path, tmp
     assert result.returncode == 0, result.stderr
     assert "SEG" in result.stdout
     names = {p.name for p in (tmp_path / "evaluation").iterdir()}
-    assert {"metrics.csv", "SEG_raw.csv", "DET_raw.csv", "overlays.png"} <= names
+    assert {"metrics.csv", "SEG_raw.csv", "DET_raw.csv", "report", "report.html"} <= names
     assert "cell 4" in (tmp_path / "evaluation" / "SEG_raw.csv").read_text()
 
 

@@ -35,6 +35,13 @@ def test_given_then_trained_then_shipped(
     assert caplog.messages == [f"weights: {tmp_path / found}"]
 
 
+def test_trained_weights_may_lie_elsewhere(tmp_path: Path) -> None:
+    put(tmp_path, "models/model.pt", "elsewhere/model.pt")
+    assert find_weights(str(tmp_path), ckpt_dir=str(tmp_path / "elsewhere")) == str(tmp_path / "elsewhere" / "model.pt")
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere.model\.pt"):
+        find_weights(str(tmp_path), ckpt_dir=str(tmp_path / "nowhere"))
+
+
 @pytest.mark.parametrize("present", [(), ("models/last.pt",), ("weights/readme.txt",)])
 def test_none_at_all(tmp_path: Path, present: tuple[str, ...]) -> None:
     put(tmp_path, *present)

@@ -141,10 +141,15 @@ class TestContactSheet:
 
     def test_the_foot_explains_the_colours(self) -> None:
         foot = contact_sheet(self.pictures((40, 400)), ["a"])[-TITLE_HEIGHT:]
-        places = [(foot == colour).all(axis=2).any(axis=0).nonzero()[0] for _, colour in LEGEND]
+        places = [(foot == colour).all(axis=2).any(axis=0).nonzero()[0] for colour in LEGEND.values()]
         assert all(len(place) for place in places)
         assert places[0].max() < places[1].min()
         assert places[1].max() < places[2].min()
+
+    def test_another_legend(self) -> None:
+        foot = contact_sheet(self.pictures((40, 400)), ["a"], legend={"lost": (1, 2, 3)})[-TITLE_HEIGHT:]
+        assert (foot == (1, 2, 3)).all(axis=2).any()
+        assert not (foot == TRUTH).all(axis=2).any()
 
     @pytest.mark.parametrize(("count", "titles"), [(0, []), (2, ["a"]), (1, ["a", "b"])])
     def test_rejects(self, count: int, titles: list[str]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
-def find_weights(bundle_root: str, checkpoint: str | None = None) -> str:
+def find_weights(bundle_root: str, checkpoint: str | None = None, ckpt_dir: str | None = None) -> str:
     """Find the weights: ``checkpoint`` if given, else what training wrote, else what the bundle was shipped with.
 
     Args:
         bundle_root: folder of the bundle; training writes ``models/model.pt`` in it, and ``weights/`` is shipped.
         checkpoint: path given by the user, or None.
+        ckpt_dir: where training writes ``model.pt`` instead of ``models/``, or None.
 
     Returns:
         The path of the weights; it is logged.
@@ -23,7 +24,8 @@ def find_weights(bundle_root: str, checkpoint: str | None = None) -> str:
         ValueError: when several files were shipped and none is given.
     """
     root = Path(bundle_root)
-    trained, shipped = root / "models" / "model.pt", sorted((root / "weights").glob("*.pt"))
+    trained = (root / "models" if ckpt_dir is None else Path(ckpt_dir)) / "model.pt"
+    shipped = sorted((root / "weights").glob("*.pt"))
     if checkpoint is not None:
         path = Path(checkpoint)
         if not path.is_file():

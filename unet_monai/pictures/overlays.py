@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
+from unet_monai.pictures.canvas import clear_zoom, dim_picture, enlarge
+
 TRUTH = (0, 200, 255)
 PREDICTION = (255, 96, 0)
 BOTH = (255, 240, 0)
-LEGEND = (("truth", TRUTH), ("prediction", PREDICTION), ("both", BOTH))
+LEGEND = {"truth": TRUTH, "prediction": PREDICTION, "both": BOTH}
 TITLE_HEIGHT = 20
 GAP = 6
-# Small pictures are enlarged by a whole number while their longer side stays within this many pixels.
-CLEAR_SIZE = 480
-# Large ones are reduced to this many on a sheet.
+# Larger pictures are reduced to this many pixels on a sheet.
 LARGEST_ON_SHEET = 720
 
 
@@ -36,17 +36,13 @@ def draw_overlay(image: np.ndarray, pred: np.ndarray, label: np.ndarray | None =
         >>> draw_overlay(np.eye(8), np.ones((8, 8), int)).shape
         (480, 480, 3)
     """
-    low, high = np.percentile(image, (0.5, 99.5))
-    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    picture = np.repeat(grey[..., None], 3, axis=2) if grey.ndim == 2 else grey
-    zoom = max(CLEAR_SIZE // max(image.shape[:2]), 1)
-    picture, pred = _enlarge(picture, zoom), _enlarge(pred, zoom)
-    canvas = (200 * picture).astype(np.uint8)
+    zoom = clear_zoom(image.shape[:2])
+    canvas, pred = enlarge(dim_picture(image), zoom), enlarge(pred, zoom)
     found = find_boundaries(pred, mode="inner")
     if label is None:
         canvas[found] = PREDICTION
         return canvas
-    label = _enlarge(label, zoom)
+    label = enlarge(label, zoom)
     canvas[label < 0] //= 2
     true = find_boundaries(np.maximum(label, 0), mode="inner")
     for mask, colour in ((true & ~found, TRUTH), (found & ~true, PREDICTION), (true & found, BOTH)):
@@ -54,13 +50,20 @@ def draw_overlay(image: np.ndarray, pred: np.ndarray, label: np.ndarray | None =
     return canvas
 
 
-def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 3) -> np.ndarray:
+def contact_sheet(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    columns: int = 3,
+    *,
+    legend: Mapping[str, tuple[int, int, int]] = LEGEND,
+) -> np.ndarray:
     """Arrange titled pictures on one sheet, with the colours explained at its foot.
 
     Args:
         pictures: uint8 (H, W, 3) each, of any sizes; a side above 720 px is reduced to it.
         titles: one line above each picture.
         columns: pictures in a row.
+        legend: the colours (R, G, B) by their meaning.
 
     Returns:
         The sheet, uint8 (H, W, 3).
@@ -91,7 +94,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns
         pen.text((x, y), title, fill="white", font=font)
         sheet.paste(image, (x, y + TITLE_HEIGHT))
     x = GAP
-    for name, colour in LEGEND:
+    for name, colour in legend.items():
         pen.text((x, tops[-1]), name, fill=colour, font=font)
         x += int(pen.textlength(name, font=font)) + 3 * GAP
     return np.asarray(sheet)
@@ -100,8 +103,3 @@ def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str], columns
 def _edges(sizes: Iterable[int]) -> list[int]:
     """Place cells of the given sizes one after the other with gaps: where each begins, and where the last one ends."""
     return list(accumulate((size + GAP for size in sizes), initial=GAP))
-
-
-def _enlarge(array: np.ndarray, zoom: int) -> np.ndarray:
-    """Repeat each pixel of the first two axes ``zoom`` times."""
-    return array.repeat(zoom, axis=0).repeat(zoom, axis=1)
