@@ -21,19 +21,25 @@ def averaged_after(values: list[float], steps: int) -> list[float]:
     return seen
 
 
-def test_it_is_the_mean_until_it_reaches_back_far_enough() -> None:
-    assert averaged_after([2, 4, 9, 1], steps=10) == pytest.approx([2, 3, 5, 4])
+def test_it_reaches_back_an_eighth_of_the_steps() -> None:
+    seen = averaged_after([5.0] * 15 + [9, 1] + [0] * 15, steps=100)
+    # Steps 1 to 8 are copied; step 16 counts half, step 17 counts 8 / 17, step 32 a quarter.
+    assert seen[:15] == [5] * 15
+    assert seen[15] == pytest.approx(7)
+    assert seen[16] == pytest.approx(7 - 6 * 8 / 17)
+    assert seen[31] == pytest.approx(seen[30] * 3 / 4)
 
 
-def test_then_it_forgets() -> None:
-    assert averaged_after([2, 4, 9, 1], steps=2) == pytest.approx([2, 3, 6, 3.5])
+def test_at_most_so_many() -> None:
+    seen = averaged_after([0.0] * 80 + [4], steps=5)
+    assert seen[-1] == pytest.approx(4 / 5)
 
 
 def test_running_statistics_are_averaged_and_counters_copied() -> None:
     network, averaged = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
     handler = WeightAveragingHandler(network, averaged, steps=4)
     means = []
-    for iteration in (1, 2):
+    for iteration in (1, 16):
         network(torch.full((1, 1, 2, 2), 10.0 * iteration))
         means.append(network.running_mean.clone())
         handler(SimpleNamespace(state=SimpleNamespace(iteration=iteration)))

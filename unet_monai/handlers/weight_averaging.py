@@ -9,15 +9,16 @@ from torch import nn
 
 
 class WeightAveragingHandler:
-    """Keep the exponential moving average of a network's weights, and of its running statistics, after each step.
+    """Keep a moving average of a network's weights, and of its running statistics, after each step.
 
-    Source: Polyak averaging, with the usual exponential form, average += (weights - average) / n, n = min(step, steps).
-    So the average is the plain mean until `steps` is reached. A function of the trainer's step, it resumes exactly.
+    Source: Polyak averaging in its usual exponential form, average += (weights - average) / n. The average reaches back
+    n = an eighth of the steps so far, and at most `steps`: the first weights, far from good, are soon forgotten. A
+    function of the trainer's step, it resumes exactly.
 
     Args:
         network: the network that is trained.
         averaged: a network of the same kind that receives the average; validate and keep this one.
-        steps: steps that the average reaches back, roughly, >= 1.
+        steps: steps that the average reaches back at most, >= 1.
 
     Raises:
         ValueError: if `steps` is below 1.
@@ -37,7 +38,7 @@ class WeightAveragingHandler:
     @torch.no_grad()
     def __call__(self, engine: Workflow) -> None:
         """Take in the weights after a step."""
-        share = 1 / min(engine.state.iteration, self.steps)
+        share = 1 / min(max(engine.state.iteration / 8, 1), self.steps)
         current = self.network.state_dict()
         for name, average in self.averaged.state_dict().items():
             if average.is_floating_point():
