@@ -77,13 +77,13 @@ def test_relative_folders_give_absolute_addresses(tmp_path, monkeypatch):
         (["images/a.png", "labels/a_masks.png", "labels/a.png"], ValueError, "got a.png and a_masks.png"),
         (["images/a.png", "labels/a.png", "labels/b_seg.npy"], FileNotFoundError, "an image .* got none for b_seg.npy"),
         (["images/a.png", "labels/a.png", "labels/a_overlay.png"], FileNotFoundError, "got none for a_overlay.png"),
-        (["a.png", "b.png"], FileNotFoundError, "as a.png with a_seg.npy.*, images/ and labels/, or .* got neither"),
+        (["a.png", "b.png"], FileNotFoundError, "as a.png with a_seg.npy.*, got a.png, b.png in"),
         (["a.png", "a_seg.npy", "b_seg.npy"], FileNotFoundError, "must have an image in .* got none for b_seg.npy"),
         (["a.png", "a_seg.npy", "b_cp_masks.png"], FileNotFoundError, "got none for b_cp_masks.png"),
         (["a.png", "a.tif", "a_seg.npy"], ValueError, "must hold one file for each image, got a.png and a.tif"),
         (["images/a.txt", "labels/a.png"], FileNotFoundError, r"images must hold images \(.*\.png.*\), got none"),
-        (["images/a.png"], FileNotFoundError, "images/ and labels/, or 01/ with 01_GT/SEG/ or 01_ST/SEG/, got neither"),
-        (["01/t000.tif"], FileNotFoundError, "got neither in"),
+        (["images/a.png"], FileNotFoundError, "hold images/ with labels/ or masks/, .*, got images/ in"),
+        (["01/t000.tif"], FileNotFoundError, "01/ with 01_GT/SEG/ or 01_ST/SEG/, .*, got 01/ in"),
         (["01/t000.tif", "01_GT/SEG/notes.txt"], FileNotFoundError, r"hold GT labels man_seg\*.tif, got none"),
         (
             ["01/t000.tif", "01_GT/SEG/man_seg001.tif"],
@@ -185,13 +185,20 @@ def test_patterns_and_lists():
         ("02/*", [other]),
         ("0*", None),  # no stem begins so, only folders do
         ("s#?", [page]),
+        ("s.tif#[3-4]", [page]),
+        ("data/s.TIF#*", None),
+        ("0?/t001.tif", [t001, other]),
+        ("*.tif", [t001, t011, other]),  # of the whole name: a page has its number behind the suffix
+        ("*[!1]", [page]),  # without a suffix in the pattern only stems count
         (["t011", "s#3"], [t011, page]),
         (["t011.tif", "s.tif#3"], [t011, page]),
         (["02/t001"], [other]),
+        (["01/t001.tif", "data/s.tif#3"], [t001, page]),
+        (["t001"], [t001, other]),
         ([], []),
     ]:
         if expected is None:
-            with pytest.raises(ValueError, match="match the stem of an image"):
+            with pytest.raises(ValueError, match="match the name of an image"):
                 split_pairs(pairs, validation)
             continue
         split = split_pairs(pairs, validation)
@@ -220,8 +227,9 @@ def test_validation_folder_takes_the_label_source(tmp_path):
 @pytest.mark.parametrize(
     ("validation", "error", "message"),
     [
-        ("u*", ValueError, "existing folder or match the stem of an image, got 'u.' .nearest: 't"),
+        ("u*", ValueError, "existing folder or match the name of an image, got 'u.' .nearest: 't"),
         ("", ValueError, "got ''"),
+        (["02/t1"], ValueError, r"by stem or file name, got '02/t1' \(nearest: 't1'\)"),
         (["t1", "t33"], ValueError, r"by stem or file name, got 't33' \(nearest: 't3'\)"),
         ([3], TypeError, "must list strings, got 3"),
         (1.5, ValueError, "a share between 0 and 1, got 1.5"),
@@ -244,6 +252,18 @@ def test_split_is_logged_in_one_line(tmp_path, caplog):
         ": 8 training, 2 validation images (validation=0.2: 8..9).",
         ": 10 training, 0 validation images (validation=0).",
     ]
+
+
+def test_names_say_the_folder_where_stems_repeat(tmp_path, caplog):
+    touch(tmp_path, *[f"{folder}/t{i}.tif" for folder in ("01", "02") for i in range(3)])
+    touch(tmp_path, *[f"{folder}_GT/SEG/man_seg{i}.tif" for folder in ("01", "02") for i in range(3)])
+    with caplog.at_level(logging.INFO):
+        split = load_split(tmp_path, validation="02/*")
+    assert [image for image, _ in short(split["training"], tmp_path)] == [f"01/t{i}.tif" for i in range(3)]
+    assert "(validation='02/*': 02/t0..02/t2)" in caplog.text
+    assert short(load_split(tmp_path)["validation"], tmp_path) == [("02/t2.tif", "02_GT/SEG/man_seg2.tif")]
+    with pytest.raises(ValueError, match=r"match the name of an image, got '02' .nearest: '02/t"):
+        load_split(tmp_path, validation="02")
 
 
 LABEL_NAMES = ["a.tif", "a_cp_masks.png", "a_cp_masks.tif", "a_masks.tif", "a_seg.npy"]

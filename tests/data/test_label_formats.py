@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 from roifile import ROI_TYPE, ImagejRoi, roiwrite
 
-from tests.drawings import random_discs
+from tests.drawings import draw, random_discs
 from unet_monai.data.image_formats import picture_size
 from unet_monai.data.image_io import CellImageReader, LabelReader
 from unet_monai.data.imagej_rois import rois_from_instances
@@ -141,6 +141,78 @@ def test_lists_of_instances_are_neither_split_nor_ignored(tmp_path):
     assert image(f"{tmp_path}/a.zip#3x1", LabelReader(ignore_label=1))[0].T.tolist() == [[1, 0, 1]]
 
 
+def masks(folder, drawing, *values):
+    """Write a file for every number in a drawing, of one of the values in turn."""
+    folder.mkdir(exist_ok=True)
+    label = draw(drawing)
+    for i in range(1, label.max() + 1):
+        Image.fromarray((label == i).astype(np.uint8) * np.uint8(values[i % len(values)])).save(folder / f"{i}.png")
+    return label
+
+
+def test_masks_are_instances_in_the_order_of_their_names(tmp_path):
+    label = masks(tmp_path / "masks", "11..3\n1.2.3", 255, 1)
+    (tmp_path / "masks/.hidden.png").touch()
+    (tmp_path / "masks/notes.txt").touch()
+    found, meta = read(tmp_path / "masks", LabelReader(ignore_label=2))
+    assert found[0].T.tolist() == label.tolist()
+    assert (found.dtype, meta["filename_or_obj"]) == (np.int32, str(tmp_path / "masks"))
+    (tmp_path / "masks/1.png").rename(tmp_path / "masks/z.png")
+    assert image(tmp_path / "masks", LabelReader())[0].T.tolist() == draw("33..2\n3.1.2").tolist()
+
+
+def test_one_mask_is_one_instance_also_in_pieces(tmp_path):
+    label = masks(tmp_path / "masks", "1.1", 255)
+    assert image(tmp_path / "masks", LabelReader())[0].T.tolist() == label.tolist()
+
+
+def test_where_masks_overlap_the_last_counts(tmp_path):
+    masks(tmp_path / "masks", "111.", 255)
+    Image.fromarray(np.array([[0, 0, 255, 255]], np.uint8)).save(tmp_path / "masks/2.png")
+    Image.fromarray(np.zeros((1, 4), np.uint8)).save(tmp_path / "masks/3.png")
+    Image.fromarray(np.array([[255, 0, 0, 0]], np.uint8)).save(tmp_path / "masks/4.png")
+    assert image(tmp_path / "masks", LabelReader())[0].T.tolist() == [[4, 1, 2, 2]]
+
+
+def test_alpha_of_a_mask_says_nothing(tmp_path):
+    (tmp_path / "masks").mkdir()
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[..., 3] = 255
+    rgba[0, 1, 0] = 255  # red, as someone may have drawn it
+    Image.fromarray(rgba).save(tmp_path / "masks/1.png")
+    assert image(tmp_path / "masks", LabelReader())[0].T.tolist() == [[0, 1, 0]]
+
+
+def test_masks_of_volumes(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for i in (0, 1):
+        volume = np.zeros((2, 3, 4), np.uint8)
+        volume[i] = 255
+        tifffile.imwrite(tmp_path / f"masks/{i}.tif", volume, photometric="minisblack")
+    assert image(tmp_path / "masks", LabelReader(3))[0, 0, 0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("b.png", np.array([[0, 7, 9]]), ValueError, r"mask .*b.png must hold one value besides 0, got 2 of them"),
+        ("b.png", np.array([[0], [255]]), ValueError, r"b.png must have the shape of a.png, \(3, 1\), got \(1, 2\)"),
+        ("b.jpg", np.array([[0, 0, 0]]), ValueError, r"mask .*b.jpg must be of a lossless kind.*, got JPEG"),
+        (".a.png", None, FileNotFoundError, r"masks must hold a mask for each instance \(.*\.png.*\), got none"),
+    ],
+)
+def test_refused_masks(tmp_path, name, content, error, message):
+    (tmp_path / "masks").mkdir()
+    if content is None:
+        (tmp_path / "masks" / name).touch()
+    else:
+        masks(tmp_path / "masks", "11.", 255)
+        (tmp_path / "masks/1.png").rename(tmp_path / "masks/a.png")
+        Image.fromarray(content.astype(np.uint8)).save(tmp_path / "masks" / name)
+    with pytest.raises(error, match=message):
+        image(tmp_path / "masks", LabelReader())
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.nii.gz"])
 def test_sizes_without_pixels(tmp_path, name):
     if name == "a.nii.gz":
@@ -152,7 +224,9 @@ def test_sizes_without_pixels(tmp_path, name):
     assert picture_size(str(tmp_path / "rgb.tif")) == (3, 2)
 
 
-def test_readers_know_their_kinds_of_files():
+def test_readers_know_their_kinds_of_files(tmp_path):
+    assert LabelReader().verify_suffix([tmp_path, "a.png"])
+    assert not LabelReader().verify_suffix([tmp_path, "a.npy"])
     assert LabelReader().verify_suffix(["a_seg.npy", "a_rois.zip#640x512#3", "a.tif#1", "a.png"])
     assert not LabelReader().verify_suffix("a.npy")
     assert not CellImageReader().verify_suffix("a_seg.npy")

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from unet_monai.data.image_formats import count_pages, image_stem, picture_size, split_page, split_suffix
-from unet_monai.data.label_formats import ROI_SUFFIX, roi_set_address
-from unet_monai.data.layouts import (
-    LABEL_SOURCES,
-    challenge_files,
-    challenge_sources,
-    files_side_by_side,
-    image_files,
-    paired_files,
+from unet_monai.data.image_formats import (
+    SUPPORTED_SUFFIXES,
+    count_pages,
+    image_stem,
+    picture_size,
+    split_page,
+    split_suffix,
 )
+from unet_monai.data.label_formats import ROI_SUFFIX, roi_set_address
+from unet_monai.data.layouts import LABEL_SOURCES, image_files, labelled_files
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,9 @@ def find_pairs(
 ) -> list[dict[str, str]]:
     """List the images of a dataset folder with their labels, in natural order (t2 before t10).
 
-    Three layouts are known. `images/` + `labels/`: files of one stem are a pair, and every file must have its partner;
-    the names that Cellpose and ImageJ give (`a_cp_masks.png`, `a_seg.npy`, `a_rois.zip` for `a.png`) count as that
-    stem, see `layouts.paired_files`. One folder: images with labels of such names beside them. The Cell Tracking
-    Challenge's (http://celltrackingchallenge.net/datasets/): frames `01/t000.tif` with labels
-    `01_GT/SEG/man_seg000.tif` (gold) or `01_ST/SEG/...` (silver), in any number of sequences `01`, `02`, ... In the
-    last two, images without a label are left out and counted in the log. In 2-D every page of a multi-page TIFF is an
-    item of its own.
+    The layouts are listed in `unet_monai.data.layouts`: two folders `images/` + `labels/` or `masks/`, one folder as
+    Cellpose and ImageJ leave it, and the official ones of the Cell Tracking Challenge, the ISBI 2012 challenge, BBBC038
+    (Data Science Bowl 2018) and Usiigaci. In 2-D every page of a multi-page TIFF is an item of its own.
 
     Args:
         dataset_dir: the folder.
@@ -42,7 +38,7 @@ def find_pairs(
 
     Returns:
         `{"image": address, "label": address}` with absolute addresses, see `image_formats.split_page` and
-        `label_formats.roi_set_address`.
+        `label_formats.read_label_picture`.
 
     Raises:
         FileNotFoundError: for a folder that is missing, empty or of no such layout, and for a missing partner.
@@ -63,13 +59,7 @@ def find_pairs(
         raise FileNotFoundError(f"dataset_dir must be an existing folder, got {root}.")
     if label_source not in (None, *LABEL_SOURCES):
         raise ValueError(f"label_source must be GT, ST or None, got {label_source!r}.")
-    two_folders = (root / "images").is_dir() and (root / "labels").is_dir()
-    if challenge_sources(root) and not two_folders:
-        files = challenge_files(root, label_source)
-    else:
-        files = paired_files(root / "images", root / "labels") if two_folders else files_side_by_side(root)
-        if label_source is not None:
-            raise ValueError(f"label_source must be None outside the challenge's layout, got {label_source!r}.")
+    files = labelled_files(root, label_source)
     return [pair for image, label in files for pair in _pages(image, label, spatial_dims)]
 
 
@@ -82,12 +72,18 @@ def split_pairs(
 ) -> dict[str, list[dict[str, str]]]:
     """Split pairs into training and validation.
 
+    The name of an image is its stem ("t000"), that of a page of a stack its file's stem and the page, counted from 0
+    ("train-volume#29"). Names may have the suffix ("train-volume.tif#29") and the folder before them ("02/t000",
+    "set46/raw"); a name or pattern that fits several images stands for all of them. `::` means the same as # before a
+    page: MONAI's configs turn every # into it. On the command line, where Python Fire takes the end of "stack#3" for a
+    comment, "stack.tif#3" or "stack::3" must be written.
+
     Args:
         pairs: what `find_pairs` returns.
         validation: which images are for validation. A number: the last contiguous share of them, at least one image
             and not all of them unless it is 0 or 1. A string: a glob pattern for the stem ("t1[0-9][0-9]"), with a
-            slash for folder and stem ("02/*"); or an existing folder, which is a dataset of its own. A list: stems or
-            file names, or folder and stem ("02/t000").
+            suffix in it for the file name ("train-volume.tif#2[4-9]"), with a slash for the folder too ("02/*"); or an
+            existing folder, which is a dataset of its own. A list: names.
         label_source: as in `find_pairs`, for a validation folder.
         spatial_dims: likewise.
 
@@ -139,7 +135,7 @@ def load_split(
     """
     pairs = find_pairs(dataset_dir, label_source=label_source, spatial_dims=spatial_dims)
     split = split_pairs(pairs, validation, label_source=label_source, spatial_dims=spatial_dims)
-    names = [image_stem(pair["image"]) for pair in split["validation"]]
+    names = _short_names([*split["training"], *split["validation"]])[len(split["training"]) :]
     logger.info(
         "%s: %d training, %d validation images (validation=%r%s).",
         dataset_dir,
@@ -209,17 +205,25 @@ def _files(pairs: Iterable[dict[str, str]]) -> set[Path]:
     return {Path(split_page(pair["image"])[0]).resolve() for pair in pairs}
 
 
-def _folder_and_stem(address: str) -> str:
-    return f"{Path(split_page(address)[0]).parent.name}/{image_stem(address)}"
+def _folder_of(address: str) -> str:
+    return Path(split_page(address)[0]).parent.name
+
+
+def _short_names(pairs: Sequence[dict[str, str]]) -> list[str]:
+    """Return the stems of the images, or folder and stem where stems alone do not tell them apart."""
+    images = [pair["image"] for pair in pairs]
+    stems = [image_stem(image) for image in images]
+    return stems if len(set(stems)) == len(stems) else [f"{_folder_of(image)}/{image_stem(image)}" for image in images]
 
 
 def _pick(pairs: Sequence[dict[str, str]], validation: float | str | Sequence[str]) -> set[int]:
     """Return the positions of the validation images."""
     if isinstance(validation, str):
+        validation = _with_number_sign(validation)
         picked = {i for i, pair in enumerate(pairs) if _fits(pair["image"], validation)}
         if not picked:
             raise ValueError(
-                f"validation must be an existing folder or match the stem of an image, "
+                f"validation must be an existing folder or match the name of an image, "
                 f"got {validation!r}{_nearest(pairs, validation)}."
             )
         return picked
@@ -235,20 +239,31 @@ def _pick(pairs: Sequence[dict[str, str]], validation: float | str | Sequence[st
     return set(range(len(pairs) - size, len(pairs)))
 
 
+def _with_number_sign(name: str) -> str:
+    """Return a name as `split_page` spells it: MONAI's ConfigParser replaces # in every string of a config by ::."""
+    return name.replace("::", "#")
+
+
 def _fits(address: str, pattern: str) -> bool:
-    return fnmatchcase(_folder_and_stem(address) if "/" in pattern else image_stem(address), pattern)
+    name = (
+        Path(address).name if any(suffix in pattern.lower() for suffix in SUPPORTED_SUFFIXES) else image_stem(address)
+    )
+    return fnmatchcase(f"{_folder_of(address)}/{name}" if "/" in pattern else name, pattern)
 
 
 def _named(pairs: Sequence[dict[str, str]], name: str) -> list[int]:
     if not isinstance(name, str):
         raise TypeError(f"validation must list strings, got {name!r}.")
+    name = _with_number_sign(name)
+    folder, _, file = name.rpartition("/")
     images = [pair["image"] for pair in pairs]
-    picked = [i for i, im in enumerate(images) if name in (image_stem(im), Path(im).name, _folder_and_stem(im))]
+    picked = [i for i, image in enumerate(images) if file in (image_stem(image), Path(image).name)]
+    picked = [i for i in picked if folder in ("", _folder_of(images[i]))]
     if not picked:
         raise ValueError(f"validation must list images by stem or file name, got {name!r}{_nearest(pairs, name)}.")
     return picked
 
 
 def _nearest(pairs: Sequence[dict[str, str]], name: str) -> str:
-    near = difflib.get_close_matches(name, [image_stem(pair["image"]) for pair in pairs], n=1, cutoff=0)
+    near = difflib.get_close_matches(name, _short_names(pairs), n=1, cutoff=0)
     return f" (nearest: {near[0]!r})" if near else ""

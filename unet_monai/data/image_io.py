@@ -30,7 +30,7 @@ from unet_monai.data.image_formats import (
     split_page,
     split_suffix,
 )
-from unet_monai.data.label_formats import ROI_SUFFIX, SEG_SUFFIX, file_of, read_label_picture
+from unet_monai.data.label_formats import ROI_SUFFIX, SEG_SUFFIX, file_of, lists_instances, read_label_picture
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ class LabelReader(_CellReader):
     (in 3-D 6-connected) become the instances, and the first such map of a reader is logged. Ids from 2**24 on, which
     float32 does not tell apart, are numbered anew in their order. Of RGB maps the channels must be equal, real numbers
     must be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids. Besides images
-    it reads Cellpose's `_seg.npy` and ImageJ's sets of ROIs (`read_label_picture`): they list instances, which are
-    never split into components, and none of their numbers means ignored pixels.
+    it reads Cellpose's `_seg.npy`, ImageJ's sets of ROIs and folders of masks (`read_label_picture`): they list
+    instances, which are never split into components, and none of their numbers means ignored pixels.
 
     Args:
         spatial_dims: 2 or 3.
@@ -177,6 +177,11 @@ class LabelReader(_CellReader):
         self.ignore_label = ignore_label
         self._components_logged = False
 
+    def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
+        """Tell whether all files are of a kind that can be read; a folder is one of masks."""
+        files = [name for name in ensure_tuple(filename) if not Path(str(name)).is_dir()]
+        return super().verify_suffix(files)
+
     def open(self, address: str) -> Picture:
         """Read what the file at an address holds, of any kind that holds labels."""
         return read_label_picture(address, self.spatial_dims)
@@ -190,7 +195,7 @@ class LabelReader(_CellReader):
             raise ValueError(f"{where} must have equal channels, got different ones in shape {array.shape}.")
         if np.issubdtype(array.dtype, np.floating) and (array != np.rint(array)).any():
             raise ValueError(f"{where} must hold whole numbers, got {array[array != np.rint(array)][0]}.")
-        of_instances = file_of(picture.address).lower().endswith((SEG_SUFFIX, ROI_SUFFIX))
+        of_instances = lists_instances(picture.address)
         ignored = np.zeros_like(array[0], dtype=bool)
         if self.ignore_label is not None and not of_instances:
             ignored = array[0] == self.ignore_label

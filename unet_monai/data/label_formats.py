@@ -1,7 +1,8 @@
-"""Label maps of other programs, as pictures like any other: Cellpose's `_seg.npy` and ImageJ's sets of ROIs.
+"""Label maps that are no picture, as pictures like any other: Cellpose's `_seg.npy`, ImageJ's ROIs, folders of masks.
 
 A set of ROIs does not know the size of its image, so its address says it, as columns x rows: `cells_rois.zip#640x512`.
-The ROIs of one page of a stack, which ImageJ numbers from 1, are `cells_rois.zip#640x512#0` and so on.
+The ROIs of one page of a stack, which ImageJ numbers from 1, are `cells_rois.zip#640x512#0` and so on. A folder of
+masks holds one picture for each instance, as in BBBC038, the Data Science Bowl 2018.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any, cast
 import numpy as np
 from roifile import ImagejRoi
 
-from unet_monai.data.image_formats import Picture, channel_first, naming, read_picture, split_page
+from unet_monai.data.image_formats import (
+    JPEG_SUFFIXES,
+    SUPPORTED_SUFFIXES,
+    Picture,
+    channel_first,
+    naming,
+    read_picture,
+    split_page,
+)
 from unet_monai.data.imagej_rois import instances_from_rois
 
 SEG_SUFFIX = "_seg.npy"
@@ -59,15 +68,27 @@ def file_of(address: str) -> str:
     return split_page(address)[0] if match is None else match[1]
 
 
+def lists_instances(address: str) -> bool:
+    """Tell whether a label map lists its instances: the kinds of this module do, a picture may be only foreground.
+
+    Example:
+        >>> lists_instances("cells_rois.zip#640x512"), lists_instances("cell_seg.npy"), lists_instances("cell.png")
+        (True, True, False)
+    """
+    return file_of(address).lower().endswith((SEG_SUFFIX, ROI_SUFFIX)) or Path(address).is_dir()
+
+
 def read_label_picture(address: str, spatial_dims: int) -> Picture:
-    """Read one label map of any kind: a picture (see `read_picture`), Cellpose's `_seg.npy` or a set of ROIs.
+    """Read one label map of any kind: a picture (see `read_picture`), `_seg.npy`, a set of ROIs, a folder of masks.
 
     From `_seg.npy`, a pickle, come only arrays, numbers and plain containers: a file that would run anything else is
     refused. Its masks are rows first, with planes before them in 3-D. ROIs are filled as by `instances_from_rois`; of a
-    page, those count that are set to it or to no page.
+    page, those count that are set to it or to no page. Of a folder of masks, the n-th file in the order of the names is
+    instance n: where it is not 0, in any channel but alpha. Where masks overlap the last one counts, as with ROIs.
 
     Args:
-        address: of a set of ROIs with the image's size, see `roi_set_address`.
+        address: the path of a file or of a folder of masks; of a set of ROIs with the image's size, see
+            `roi_set_address`.
         spatial_dims: 2 or 3; ROIs are 2-D.
 
     Raises:
@@ -82,6 +103,8 @@ def read_label_picture(address: str, spatial_dims: int) -> Picture:
         (1, 3, 2)
     """
     match = _ROI_SET.fullmatch(address)
+    if Path(address).is_dir():
+        return Picture(address, _read_masks(Path(address), spatial_dims), np.eye(spatial_dims + 1), 0, 1)
     if match is not None:
         array, axes = _read_rois(match, spatial_dims), "YX"
     elif address.lower().endswith(SEG_SUFFIX):
@@ -92,6 +115,33 @@ def read_label_picture(address: str, spatial_dims: int) -> Picture:
     else:
         return read_picture(address, spatial_dims, palette="P")
     return Picture(address, channel_first(array, axes, spatial_dims, address), np.eye(spatial_dims + 1), 0, 1)
+
+
+def _read_masks(folder: Path, spatial_dims: int) -> np.ndarray:
+    """Return the label map (1, X, Y[, Z]) of a folder of masks."""
+    files = [file for file in folder.iterdir() if file.name.lower().endswith(SUPPORTED_SUFFIXES)]
+    files = sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.name)
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} must hold a mask for each instance ({' '.join(SUPPORTED_SUFFIXES)}), got none."
+        )
+    instances = np.zeros(0, dtype=np.int32)
+    for i, file in enumerate(files, start=1):
+        if file.name.lower().endswith(JPEG_SUFFIXES):
+            raise ValueError(f"mask {file} must be of a lossless kind, such as PNG or TIFF, got JPEG.")
+        mask = read_picture(str(file), spatial_dims, palette="P").array
+        if i == 1:
+            instances = np.zeros((1, *mask.shape[1:]), dtype=np.int32)
+        inside = (mask != 0).any(axis=0)
+        if inside.shape != instances.shape[1:]:
+            raise ValueError(
+                f"mask {file} must have the shape of {files[0].name}, {instances.shape[1:]}, got {inside.shape}."
+            )
+        values = mask[:, inside]
+        if (values != values[:, :1]).any():
+            raise ValueError(f"mask {file} must hold one value besides 0, got {len(np.unique(values))} of them.")
+        instances[0, inside] = i
+    return instances
 
 
 def _read_rois(match: re.Match[str], spatial_dims: int) -> np.ndarray:

@@ -1,4 +1,24 @@
-"""Which files of a folder are images, which are their labels, and which belong to neither."""
+"""Which files of a folder are images, which are their labels, and which belong to neither.
+
+The layouts of a dataset folder; the first one that fits counts:
+
+| layout | images | labels | images without a label |
+|---|---|---|---|
+| two folders | `images/a.png` | `labels/a.png`, or `masks/a.png` where there is no `labels/` | an error |
+| Cell Tracking Challenge [1] | `01/t000.tif`, `02/...` | `01_GT/SEG/man_seg000.tif`, `01_ST/...` | left out |
+| ISBI 2012 challenge [2] | `train-volume.tif` | `train-labels.tif`, with as many pages | left out |
+| one folder (Cellpose, ImageJ) | `a.png` | `a_seg.npy`, `a_cp_masks.png`, `a_rois.zip`, ... beside it | left out |
+| a folder each, Usiigaci [3] | `set1/raw.tif` | `set1/instances_ids.png` | an error |
+| a folder each, BBBC038 [4] | `<id>/images/<id>.png` | `<id>/masks/`, one file for each instance | an error |
+
+In two folders labels may also have the names that Cellpose and ImageJ give. The last two layouts count where no image
+lies in the dataset folder itself. "Left out" is said in the log, with their number.
+
+[1] http://celltrackingchallenge.net/datasets/
+[2] https://imagej.net/events/isbi-2012-segmentation-challenge
+[3] https://github.com/oist/Usiigaci, folders `Mask R-CNN/train` and `Mask R-CNN/val`
+[4] https://bbbc.broadinstitute.org/BBBC038, `stage1_train`: the Data Science Bowl 2018
+"""
 
 from __future__ import annotations
 
@@ -24,6 +44,56 @@ _MASKS = ("_cp_masks", "_masks")
 _CELLPOSE_PICTURES = ("_cp_output", "_outlines", "_dP", "_cellprob", "_flows", "_flows_0", "_flows_1", "_flows_2")
 _COMPANIONS = (*_MASKS, *_CELLPOSE_PICTURES, *(ending + "_cp_masks" for ending in _CELLPOSE_PICTURES))
 _ROI_SET = re.compile(r"RoiSet_(?P<after>.+)|(?P<before>.+)_(?:rois|RoiSet)", flags=re.IGNORECASE)
+
+_EM_CHALLENGE = ("train-volume.tif", "train-labels.tif")
+_FOLDER_EACH = (("raw.tif", "instances_ids.png"), ("images", "masks"))
+_KNOWN = (
+    "images/ with labels/ or masks/, 01/ with 01_GT/SEG/ or 01_ST/SEG/, train-volume.tif with train-labels.tif, images "
+    "with labels beside them (as a.png with a_seg.npy), or folders with raw.tif and instances_ids.png or with images/ "
+    "and masks/"
+)
+
+
+def labelled_files(root: Path, label_source: str | None = None) -> list[tuple[Path, Path]]:
+    """Pair the images of a dataset folder with their labels, by the first layout of the module's table that fits.
+
+    Args:
+        root: the folder.
+        label_source: "GT" or "ST" for the Cell Tracking Challenge's layout; None = the only one there is.
+
+    Returns:
+        Image and label of each pair, in natural order (t2 before t10). A label is a file, or a folder of masks.
+
+    Raises:
+        FileNotFoundError: if no layout fits, and for a missing partner.
+        ValueError: for a `label_source` that is missing or has no meaning here, and as the layouts' own functions do.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("set10/raw.tif", "set10/instances_ids.png", "set9/raw.tif", "set9/instances_ids.png"):
+        ...         Path(folder, name).parent.mkdir(exist_ok=True)
+        ...         Path(folder, name).touch()
+        ...     [label.relative_to(folder).as_posix() for _, label in labelled_files(Path(folder))]
+        ['set9/instances_ids.png', 'set10/instances_ids.png']
+    """
+    label_dirs = [root / name for name in ("labels", "masks") if (root / name).is_dir()]
+    two_folders = (root / "images").is_dir() and bool(label_dirs)
+    if challenge_sources(root) and not two_folders:
+        return challenge_files(root, label_source)
+    if label_source is not None:
+        raise ValueError(f"label_source must be None outside the challenge's layout, got {label_source!r}.")
+    if two_folders:
+        if len(label_dirs) > 1:
+            logger.info("%s: labels/ is read, not masks/.", root)
+        return paired_files(root / "images", label_dirs[0])
+    volume, labels = (root / name for name in _EM_CHALLENGE)
+    if volume.is_file() and labels.is_file():
+        others = len(image_files(root)) - 2
+        logger.info("%s: %s with %s; %d other images are left out.", root, *_EM_CHALLENGE, others)
+        return [(volume, labels)]
+    alone = not any(file.name.lower().endswith(SUPPORTED_SUFFIXES) for file in _visible(root))
+    return (alone and files_in_a_folder_each(root)) or files_side_by_side(root)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -113,8 +183,7 @@ def files_side_by_side(folder: Path) -> list[tuple[Path, Path]]:
         raise FileNotFoundError(f"every label must have an image in {folder}, got none for {_some(orphans)}.")
     if not labels:
         raise FileNotFoundError(
-            f"dataset_dir must hold images with labels beside them (as a.png with a_seg.npy), images/ and labels/, "
-            f"or 01/ with 01_GT/SEG/ or 01_ST/SEG/, got neither in {folder}."
+            f"dataset_dir must hold {_KNOWN}, got {_some(_contents(folder)) or 'nothing'} in {folder}."
         )
     results = [s for s in labels if all((folder / (s + ending)).exists() for ending in (OVERLAY_ENDING, TABLE_ENDING))]
     if results:
@@ -126,6 +195,32 @@ def files_side_by_side(folder: Path) -> list[tuple[Path, Path]]:
     pairs = [(file, labels[stem]) for stem, file in images.items() if stem in labels]
     logger.info("%s: %d images with labels, %d without one are left out.", folder, len(pairs), len(images) - len(pairs))
     return pairs
+
+
+def files_in_a_folder_each(root: Path) -> list[tuple[Path, Path]]:
+    """Pair image and label where each image has a folder of its own, with `raw.tif` or with `images/` and `masks/`.
+
+    Folders without any of these names, and hidden ones, are left alone.
+
+    Returns:
+        Image and label (or folder of masks) of each pair; nothing if no folder has both.
+
+    Raises:
+        FileNotFoundError: for a folder with one of the two only, and for an empty `images/`.
+        ValueError: for several images in one `images/`.
+    """
+    folders = [root / name.rstrip("/") for name in _contents(root) if name.endswith("/")]
+    for kinds in _FOLDER_EACH:
+        found = [folder for folder in folders if any((folder / kind).exists() for kind in kinds)]
+        incomplete = [folder.name for folder in found if not all((folder / kind).exists() for kind in kinds)]
+        if len(incomplete) == len(found):
+            continue
+        if incomplete:
+            raise FileNotFoundError(
+                f"every folder in {root} must hold both {kinds[0]} and {kinds[1]}, got one only in {_some(incomplete)}."
+            )
+        return [(_only_image(folder / kinds[0]), folder / kinds[1]) for folder in found]
+    return []
 
 
 def challenge_sources(root: Path) -> list[str]:
@@ -169,6 +264,23 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _visible(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
     return sorted(files, key=lambda file: _natural(file.name))
+
+
+def _contents(folder: Path) -> list[str]:
+    """Return the names in a folder, those of folders with a slash, in natural order and without the hidden ones."""
+    names = [entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return sorted(names, key=_natural)
+
+
+def _only_image(path: Path) -> Path:
+    files = [path] if path.is_file() else image_files(path)
+    if len(files) > 1:
+        raise ValueError(
+            f"{path} must hold one image where masks/ holds a file for each instance, "
+            f"got {_some([file.name for file in files])}; for masks/ with a file for each image, "
+            f"dataset_dir must be {path.parent}."
+        )
+    return files[0]
 
 
 def _some(names: Sequence[str]) -> str:
