@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 
+from unet_monai.data.cell_size import cell_sizes
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
+from unet_monai.inferers.rescaling import warn_of_other_cells
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms import LogitsToInstances
 
@@ -25,6 +27,8 @@ def segment(
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
     """Segment one image, exactly as ``bundle/configs/inference.json`` does with its defaults.
+
+    A warning is logged if the cells found are half or twice as wide, or further off, as those the network looked for.
 
     Args:
         image: rows first: (H, W), or (D, H, W) for a 3-D network; channels last where the network has several.
@@ -59,7 +63,10 @@ def segment(
     tile_inferer = OverlapTileInferer(
         roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
     )
+    inferer = RescalingInferer(tile_inferer, cell_diameter)
     with torch.inference_mode():
-        scores = RescalingInferer(tile_inferer, cell_diameter)(tensor, network.to(device).eval())[0]
+        scores = inferer(tensor, network.to(device).eval())[0]
     find_instances = LogitsToInstances(threshold=threshold, edge_threshold=edge_threshold, min_size=min_size)
-    return find_instances(scores)[0].cpu().numpy().transpose()
+    instances = find_instances(scores)[0].cpu().numpy().transpose()
+    warn_of_other_cells(cell_sizes(instances), network, inferer, setting="cell_diameter=")
+    return instances

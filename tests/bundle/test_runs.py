@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,49 @@ def test_resumed_training_equals_an_undisturbed_one(cells: Path, tmp_path: Path)
     assert all(torch.equal(resumed["network"][name], weight) for name, weight in undisturbed["network"].items())
 
 
+def test_training_starts_from_shipped_weights_and_leaves_them_alone(trained: Path, cells: Path, tmp_path: Path) -> None:
+    for folder in ("configs", "unet_monai"):
+        shutil.copytree(trained / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shipped = tmp_path / "weights" / "cells.pt"
+    shipped.parent.mkdir()
+    shutil.copy(trained / "models" / "model.pt", shipped)
+    before = shipped.read_bytes()
+    # Steps of length 0: what is trained is what was loaded. At the scale of 3 the cells look three times as large.
+    args = ["--dataset_dir", cells, "--pretrained", shipped, "--learning_rate", "0", "--scale", "3"]
+    args += ["--network_def#out_channels", "2"]
+    result = run_bundle(tmp_path, "training", "--config_file", "configs/train.json", *args, *TINY)
+    assert result.returncode == 0, result.stderr
+    assert (
+        f"starting from the weights of {shipped}\noutput_conv starts anew, with 2 classes instead of 3" in result.stdout
+    )
+    assert "the other: --scale 1 shows the network" in result.stdout
+    assert [path.name for path in shipped.parent.iterdir()] == ["cells.pt"]
+    assert shipped.read_bytes() == before
+    learnt, now = (torch.load(p, weights_only=True) for p in (shipped, tmp_path / "models" / "model.pt"))
+    weights = [name for name in now if name.endswith(("weight", "bias"))]
+    changed = {name for name in weights if not torch.equal(now[name], learnt[name])}
+    assert changed == {"output_conv.weight", "output_conv.bias"}
+    assert now["image_scale"] == 3
+
+
+def test_inference_warns_of_cells_of_another_size(trained: Path, cells: Path, tmp_path: Path) -> None:
+    state = torch.load(trained / "models" / "model.pt", weights_only=True)
+    state["cell_diameter"] = torch.tensor(400.0)
+    torch.save(state, tmp_path / "model.pt")
+    knobs = ["--threshold", "0.335", "--edge_threshold", "0.66", "--min_size", "3"]
+    knobs += ["--network_def#features", "[2,4,8,16,32]", "--checkpoint", tmp_path / "model.pt"]
+    places = ["--input", cells / "images", "--output_dir", tmp_path / "found"]
+    result = run_bundle(trained, "run", "--config_file", "configs/inference.json", *places, *knobs)
+    assert result.returncode == 0, result.stderr
+    warnings = [line for line in result.stdout.splitlines() if "the network looked for 400.0 px" in line]
+    assert len(warnings) == 1
+    found = [
+        np.unique(np.asarray(Image.open(tmp_path / "found" / f"cell {i}.png")), return_counts=True)[1][1:]
+        for i in range(5)
+    ]
+    assert f"--cell_diameter {2 * np.sqrt(np.median(np.concatenate(found)) / np.pi):.1f} if" in warnings[0]
+
+
 def test_training_without_validation_keeps_the_final_weights(cells: Path, tmp_path: Path) -> None:
     run_here(tmp_path, cells, validation=0)
     best = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
@@ -112,6 +156,7 @@ def test_training_without_validation_keeps_the_final_weights(cells: Path, tmp_pa
         ({"tile_size": 500}, r"such as 492 or 508, got 500\."),
         ({"validation": "xyz*"}, "xyz"),
         ({"resume": True}, "leave out --resume to start one"),
+        ({"pretrained": "no/such.pt"}, r"pretrained must be an existing file, got no/such\.pt\."),
         ({"validation": 1.0}, "data must hold at least one training image"),
     ],
 )

@@ -4,8 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
+from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import find_weights
+
+SHIPPED = sorted((REPOSITORY / "bundle" / "weights").glob("*.pt"))
 
 
 def put(root: Path, *names: str) -> None:
@@ -60,3 +65,19 @@ def test_several_shipped_files_are_a_choice(tmp_path: Path) -> None:
     put(tmp_path, "weights/a.pt", "weights/b.pt")
     with pytest.raises(ValueError, match=r"checkpoint must name one of .*a\.pt, .*b\.pt, got None\."):
         find_weights(str(tmp_path))
+
+
+def test_at_most_one_file_is_shipped() -> None:
+    """With several, inference without `--checkpoint` would not know which to take."""
+    assert len(SHIPPED) <= 1
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_weights_are_small_and_fit_the_inference(path: Path) -> None:
+    assert path.stat().st_size <= 25e6
+    parser = ConfigParser()
+    parser.read_config(str(REPOSITORY / "bundle" / "configs" / "inference.json"))
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    assert 1 < network.cell_diameter < 1000
+    assert 0 < network.image_scale <= 1

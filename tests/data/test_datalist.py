@@ -215,6 +215,23 @@ def test_validation_folder(tmp_path):
         load_split(tmp_path / "train", validation=str(tmp_path / "train"))
 
 
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, [4]), (2, [2, 6]), (3, [1, 4, 6]), (8, [0, 1, 2, 3, 4, 5, 6, 7]), (None, list(range(8)))]
+)
+def test_training_images_are_spread_evenly_over_those_that_do_not_validate(tmp_path, count, chosen):
+    touch(tmp_path, *[f"{folder}/{i}.png" for i in range(10) for folder in ("images", "labels")])
+    split = load_split(tmp_path, training_images=count)
+    assert short(split["training"], tmp_path) == [(f"images/{i}.png", f"labels/{i}.png") for i in chosen]
+    assert len(split["validation"]) == 2
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_training_images_must_be_there(tmp_path, count):
+    touch(tmp_path, *[f"{folder}/{i}.png" for i in range(4) for folder in ("images", "labels")])
+    with pytest.raises(ValueError, match=f"training_images must be between 1 and 3, got {count}"):
+        load_split(tmp_path, training_images=count)
+
+
 def test_validation_folder_takes_the_label_source(tmp_path):
     for part in ("train", "val"):
         touch(

@@ -28,8 +28,34 @@ def median_cell_diameter(
     reader = LabelReader(spatial_dims=spatial_dims, ignore_label=ignore_label)
     sizes: list[int] = []
     for item in data:
-        label = reader.get_data(reader.read(item["label"]))[0]
-        sizes.extend(np.unique(label[label > 0], return_counts=True)[1])
+        sizes.extend(cell_sizes(reader.get_data(reader.read(item["label"]))[0]))
+    return median_diameter(sizes, spatial_dims)
+
+
+def cell_sizes(label: np.ndarray) -> list[int]:
+    """Count the pixels of each cell of a label image.
+
+    Args:
+        label: instances (*S), 0 or less is no cell.
+
+    Returns:
+        The areas (volumes) in pixels, in the order of the cells' numbers.
+
+    Example:
+        >>> cell_sizes(np.array([[0, 7, 7], [0, 3, 7]]))
+        [1, 3]
+    """
+    counts: list[int] = np.unique(label[label > 0], return_counts=True)[1].tolist()
+    return counts
+
+
+def median_diameter(sizes: Sequence[int], spatial_dims: int) -> float:
+    """Compute the diameter of the disc (ball) of the median area (volume); nan without any.
+
+    Example:
+        >>> round(median_diameter([3, 314, 999], spatial_dims=2), 1)
+        20.0
+    """
     return disc_diameter(float(np.median(sizes)), spatial_dims) if sizes else nan
 
 
@@ -41,6 +67,18 @@ def disc_diameter(size: float, spatial_dims: int) -> float:
         (6.0, 6.0)
     """
     return float(2 * np.sqrt(size / np.pi)) if spatial_dims == 2 else float(np.cbrt(6 * size / np.pi))
+
+
+def diameters_disagree(first: float, second: float) -> bool:
+    """Tell whether one diameter is at least twice the other: more than a network copes with.
+
+    An unknown one, nan, disagrees with none.
+
+    Example:
+        >>> diameters_disagree(20, 40), diameters_disagree(20, 39), diameters_disagree(20, float("nan"))
+        (True, False, False)
+    """
+    return first >= 2 * second or second >= 2 * first
 
 
 def scale_for_cells(cell_diameter: float, largest_diameter: float | None) -> float:

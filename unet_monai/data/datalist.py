@@ -118,10 +118,26 @@ def load_split(
     dataset_dir: str | Path,
     *,
     validation: float | str | Sequence[str] = 0.2,
+    training_images: int | None = None,
     label_source: str | None = None,
     spatial_dims: int = 2,
 ) -> dict[str, list[dict[str, str]]]:
     """List and split a dataset folder (see `find_pairs` and `split_pairs`) and log the split in one line.
+
+    Args:
+        dataset_dir: the folder.
+        validation: which images are for validation.
+        training_images: how many of the others train, spread evenly over them; None for all.
+        label_source: "GT" or "ST" for the challenge's layout; None = the only one there is.
+        spatial_dims: 2 or 3.
+
+    Returns:
+        The lists "training" and "validation".
+
+    Raises:
+        FileNotFoundError: as `find_pairs`.
+        ValueError: as `find_pairs` and `split_pairs`, and for more `training_images` than there are, or none.
+        TypeError: as `split_pairs`.
 
     Example:
         >>> import tempfile
@@ -135,6 +151,8 @@ def load_split(
     """
     pairs = find_pairs(dataset_dir, label_source=label_source, spatial_dims=spatial_dims)
     split = split_pairs(pairs, validation, label_source=label_source, spatial_dims=spatial_dims)
+    if training_images is not None:
+        split["training"] = _spread(split["training"], training_images)
     names = _short_names([*split["training"], *split["validation"]])[len(split["training"]) :]
     logger.info(
         "%s: %d training, %d validation images (validation=%r%s).",
@@ -237,6 +255,13 @@ def _pick(pairs: Sequence[dict[str, str]], validation: float | str | Sequence[st
     if 0 < validation < 1:
         size = min(max(size, 1), len(pairs) - 1)
     return set(range(len(pairs) - size, len(pairs)))
+
+
+def _spread(pairs: Sequence[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """Take the middle one of each of `count` equal parts."""
+    if not 1 <= count <= len(pairs):
+        raise ValueError(f"training_images must be between 1 and {len(pairs)}, got {count}.")
+    return [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
 
 
 def _with_number_sign(name: str) -> str:

@@ -1,3 +1,4 @@
+from unet_monai.handlers.cell_size import CellSizeHandler as CellSizeHandler
 from unet_monai.handlers.checkpoints import CheckpointHandler as CheckpointHandler
 from unet_monai.handlers.checkpoints import ResumeHandler as ResumeHandler
 from unet_monai.handlers.epoch_seed import EpochSeedHandler as EpochSeedHandler

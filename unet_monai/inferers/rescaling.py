@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
 import torch
 from monai.inferers.inferer import Inferer
 
+from unet_monai.data.cell_size import diameters_disagree, median_diameter
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms.rescale import Rescale, resample
+
+logger = logging.getLogger(__name__)
 
 
 class RescalingInferer(Inferer):
@@ -72,3 +77,30 @@ class RescalingInferer(Inferer):
         if isnan(learnt):
             raise ValueError(f"cell_diameter must be None for a network that knows none, got {self.cell_diameter}.")
         return float(network.image_scale) * learnt / self.cell_diameter
+
+    def expected_diameter(self, network: ValidUNet) -> float:
+        """Compute the diameter of the cells that come to the network at the size it learnt, in the image's pixels.
+
+        It is nan for a network that does not know that of its cells.
+        """
+        return float(network.image_scale) * float(network.cell_diameter) / self.scale_for(network)
+
+
+def warn_of_other_cells(sizes: Sequence[int], network: ValidUNet, inferer: RescalingInferer, setting: str) -> None:
+    """Log a warning if the cells found are half or twice as wide, or further off, as those the network looked for.
+
+    Without any cell, and for a network that does not know the diameter of its cells, there is nothing to compare.
+
+    Args:
+        sizes: areas (volumes) in pixels of the cells found.
+        network: what found them.
+        inferer: what brought the images to the network's scale.
+        setting: how the user gives the diameter, up to its value, such as ``"--cell_diameter "``.
+    """
+    found, expected = median_diameter(sizes, len(network.border)), inferer.expected_diameter(network)
+    if diameters_disagree(found, expected):
+        logger.warning(
+            "the cells found have a median diameter of %.1f px, the network looked for %.1f px: "
+            "give the true one, %s%.1f if these cells are right",
+            *(found, expected, setting, found),
+        )
