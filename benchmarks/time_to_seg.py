@@ -23,53 +23,7 @@ from benchmarks.harness import REPOSITORY, Row, faster
 VALIDATION = "*1"
 STEPS_PER_EPOCH = 30
 # Padded networks see their tile whole, so a tile of 256 px has about the pixels that ours keep of 444.
-PEER: dict[str, Any] = {
-    "network_def": {
-        "_target_": "BasicUNet",
-        "spatial_dims": 2,
-        "in_channels": 1,
-        "out_channels": 2,
-        "features": [16, 32, 64, 128, 256, 16],
-        "norm": "batch",
-    },
-    "learning_rate": 0.001,
-    "loss": {"_target_": "DiceCELoss", "softmax": True, "to_onehot_y": True},
-    "train#tile_transforms": [
-        {"_target_": "SpatialPadd", "keys": ["image", "label"], "spatial_size": 256, "mode": "reflect"},
-        {"_target_": "RandSpatialCropd", "keys": ["image", "label"], "roi_size": [256, 256], "random_size": False},
-        {"_target_": "RandFlipd", "keys": ["image", "label"], "prob": 0.5, "spatial_axis": 0},
-        {"_target_": "RandFlipd", "keys": ["image", "label"], "prob": 0.5, "spatial_axis": 1},
-        {
-            "_target_": "RandAffined",
-            "keys": ["image", "label"],
-            "prob": 0.5,
-            "rotate_range": 3.1416,
-            "scale_range": 0.15,
-            "mode": ["bilinear", "nearest"],
-            "padding_mode": "reflection",
-        },
-    ],
-    "train#target_transforms": [
-        {"_target_": "AsDiscreted", "keys": "label", "threshold": 0.5},
-        {"_target_": "SelectItemsd", "keys": ["image", "label"]},
-        {"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False},
-    ],
-    "validate#inferer": {
-        "_target_": "SlidingWindowInferer",
-        "roi_size": [256, 256],
-        "sw_batch_size": 4,
-        "overlap": 0.25,
-        "mode": "gaussian",
-    },
-    "validate#postprocessing": {
-        "_target_": "unet_monai.transforms.LogitsToInstancesd",
-        "keys": "pred",
-        "threshold": 0.5,
-        "edge_threshold": 0.5,
-        "min_size": 20,
-        "ridge_radius": 0,
-    },
-}
+PEER: dict[str, Any] = ConfigParser.load_config_file(str(REPOSITORY / "benchmarks/basic_unet.json"))
 
 
 class Stopwatch:
