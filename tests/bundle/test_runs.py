@@ -73,8 +73,11 @@ def test_evaluation_writes_measures_and_pictures(trained: Path, cells: Path, tmp
     assert result.returncode == 0, result.stderr
     assert "SEG" in result.stdout
     names = {p.name for p in (tmp_path / "evaluation").iterdir()}
-    assert {"metrics.csv", "SEG_raw.csv", "DET_raw.csv", "report", "report.html"} <= names
-    assert "cell 4" in (tmp_path / "evaluation" / "SEG_raw.csv").read_text()
+    assert {"metrics.csv", "images.csv", "report", "report.html"} <= names
+    header, *rows = (tmp_path / "evaluation" / "images.csv").read_text().splitlines()
+    assert header.startswith("image,SEG,DET,AP50,AP75,PQ,true_right,")
+    assert len(rows) == 1
+    assert "cell 4" in rows[0]
 
 
 def run_here(tmp_path: Path, cells: Path, **settings: object) -> None:

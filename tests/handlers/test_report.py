@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,18 @@ class TestEvaluationReport:
         assert len(page.sources) == 2
         names = {path.name for path in (tmp_path / "evaluation" / "report").iterdir()}
         assert names == {"sheet.png", "01_four.png", "02_three.png"}
+
+    def test_a_table_has_a_row_for_each_image(self, tmp_path: Path) -> None:
+        self.evaluate(tmp_path, 2)
+        with (tmp_path / "images.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [Path(row["image"]).stem for row in rows] == ["four", "three", "two"]
+        assert list(rows[0])[:3] == ["image", "SEG", "DET"]
+        four = {name: int(value) for name, value in rows[0].items() if name.startswith(("true", "predicted"))}
+        assert four["true_right"] == 2
+        assert four["true_missed"] == 2
+        assert sum(value for name, value in four.items() if name.startswith("true")) == 4
+        assert four["predicted_right"] == 2
 
     def test_warns_when_nothing_is_found(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         self.evaluate(tmp_path, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -133,9 +134,10 @@ class TrainingReportHandler:
 
 
 class EvaluationReportHandler:
-    """Write ``report.html`` and the folder ``report/`` of its pictures at the end of an evaluation.
+    """Write ``report.html``, the folder ``report/`` of its pictures and ``images.csv`` at the end of an evaluation.
 
-    Attach it to the evaluator.
+    The table has one row for each image: its measures, and what became of its true and of the predicted cells. Attach
+    the handler to the evaluator.
 
     Args:
         output_dir: folder to write to.
@@ -171,6 +173,7 @@ class EvaluationReportHandler:
         results, key, pooled = self.images.results, engine.state.key_metric_name, dict(engine.state.metrics)
         headline = {key: f"{pooled[key]:.3f}", **_cells_found(results), "images": str(len(results))}
         self.images.write_sheet(results, key, engine.state.epoch)
+        _write_table(self.output_dir / "images.csv", results)
         _write(
             self.output_dir,
             Report(
@@ -238,6 +241,23 @@ def _read_pictures(folder: Path, results: Sequence[ImageResult]) -> dict[str, by
     """Read the pictures that are still there."""
     paths = {result.picture: folder / result.picture for result in results if result.picture}
     return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+
+
+def _write_table(path: Path, results: Sequence[ImageResult]) -> None:
+    """Write one row for each image, the worst first: its measures, and what became of its cells."""
+    rows: list[dict[str, object]] = [
+        {
+            "image": result.address,
+            **result.measures,
+            **{f"true_{kind}": count for kind, count in result.true.items()},
+            **{f"predicted_{kind}": count for kind, count in result.pred.items()},
+        }
+        for result in results
+    ]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["image"])
+        table.writeheader()
+        table.writerows(rows)
 
 
 def _write(output_dir: Path, report: Report) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from unet_monai.metrics.cell_tracking import _PooledInstanceMetric
+from unet_monai.metrics.cell_tracking import PooledInstanceMetric
 from unet_monai.metrics.instance_matching import OverlapTable, jaccard_indices, match_counts
 
 AP_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -51,7 +51,7 @@ def ap_curve(tables: Iterable[OverlapTable], iou_thresholds: Sequence[float] = A
     return np.array(scores)
 
 
-class APMetric(_PooledInstanceMetric):
+class APMetric(PooledInstanceMetric):
     """AP at one IoU threshold: the share of hits among all true and all falsely predicted cells, TP / (TP + FP + FN).
 
     The measure of the Data Science Bowl 2018 and, as "accuracy", of StarDist (https://arxiv.org/abs/1806.03535); no
@@ -108,7 +108,7 @@ class APMetric(_PooledInstanceMetric):
         return (ap_of_image.nan_to_num() * objects).sum() / objects.sum()
 
 
-class PQMetric(_PooledInstanceMetric):
+class PQMetric(PooledInstanceMetric):
     """Panoptic quality of one class: the sum of the IoU of all hits / (TP + FP / 2 + FN / 2), pooled over images.
 
     Source: Kirillov et al. 2019 (https://arxiv.org/abs/1801.00868). A hit is a pair with an IoU > 0.5 (exactly half is

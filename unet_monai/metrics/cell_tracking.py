@@ -20,7 +20,7 @@ from unet_monai.metrics.instance_matching import OverlapTable, det_counts, overl
 SPLIT_COST, MISS_COST, SPURIOUS_COST = 5, 10, 1
 
 
-class _PooledInstanceMetric(CumulativeIterationMetric):
+class PooledInstanceMetric(CumulativeIterationMetric):
     """One row of numbers for each image in the buffer (images, 2); subclasses say which, and pool them."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class _PooledInstanceMetric(CumulativeIterationMetric):
         return buffer.T
 
 
-class SEGMetric(_PooledInstanceMetric):
+class SEGMetric(PooledInstanceMetric):
     """SEG: how well the true cells are outlined, the mean over all of them of the Jaccard index of their match.
 
     A predicted object S matches the reference object R if |R and S| > |R| / 2; a reference object without a match
@@ -84,7 +84,7 @@ class SEGMetric(_PooledInstanceMetric):
         return (seg_of_image.nan_to_num() * references).sum() / references.sum()
 
 
-class DETMetric(_PooledInstanceMetric):
+class DETMetric(PooledInstanceMetric):
     """DET: how well the cells are found, 1 - min(A, A0) / A0.
 
     A = 5 NS + 10 FN + 1 FP, the cost of repairing the detections (NS needed splits, FN missed reference objects, FP
