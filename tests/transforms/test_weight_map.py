@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import CenterSpatialCrop
 from scipy import ndimage
 
 from tests.drawings import draw, random_discs
 from tests.reference.weight_map import two_nearest_reference, weight_map_reference
-from unet_monai.transforms import BorderWeightMap, BorderWeightMapd
-from unet_monai.transforms.weight_map import border_reach, border_weight_map, two_nearest_distances
+from unet_monai.transforms import BorderWeightMap, BorderWeightMapd, CellClasses, TouchingRidge
+from unet_monai.transforms.weight_map import (
+    NEGLIGIBLE,
+    border_reach,
+    border_weight_map,
+    label_context,
+    two_nearest_distances,
+)
 
 PAIR = draw("""
     11....22
@@ -298,3 +305,18 @@ class TestTransform:
             BorderWeightMap()(PAIR)
         with pytest.raises(ValueError, match=r"keys must name one label map, got \('a', 'b'\)\."):
             BorderWeightMapd(["a", "b"])
+
+
+@pytest.mark.parametrize(("w0", "sigma", "ridge_radius"), [(10, 5, 2), (50, 6, 1), (10, 2, 3), (0, 5, 2)])
+def test_a_label_of_the_context_decides_on_the_whole_target(w0: float, sigma: float, ridge_radius: int) -> None:
+    output_size = (24, 31)
+    context = label_context(output_size, w0=w0, sigma=sigma, ridge_radius=ridge_radius)
+    label = random_discs(0, (160, 171), count=150, radius=(4, 9))[None]
+    targets = []
+    for part in (label, CenterSpatialCrop(context)(label)):
+        ridged = TouchingRidge(ridge_radius)(part)
+        target = np.concatenate([CellClasses(ridge_radius)(part), BorderWeightMap(w0, sigma)(ridged)])
+        targets.append(np.asarray(CenterSpatialCrop(output_size)(target)))
+    assert context < label.shape[1:], "test invalid"
+    np.testing.assert_array_equal(targets[0][0], targets[1][0])
+    np.testing.assert_allclose(targets[0][1], targets[1][1], atol=NEGLIGIBLE)

@@ -19,3 +19,4 @@ from unet_monai.transforms.touching_ridge import TouchingRidge as TouchingRidge
 from unet_monai.transforms.touching_ridge import TouchingRidged as TouchingRidged
 from unet_monai.transforms.weight_map import BorderWeightMap as BorderWeightMap
 from unet_monai.transforms.weight_map import BorderWeightMapd as BorderWeightMapd
+from unet_monai.transforms.weight_map import label_context as label_context

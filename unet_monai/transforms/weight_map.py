@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from math import log, sqrt
+from math import ceil, log, sqrt
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
@@ -25,6 +25,28 @@ def border_reach(w0: float, sigma: float) -> float:
         26.3
     """
     return sigma * sqrt(2 * log(w0 / NEGLIGIBLE)) if w0 > NEGLIGIBLE else 0.0
+
+
+def label_context(output_size: Sequence[int], *, w0: float, sigma: float, ridge_radius: int) -> tuple[int, ...]:
+    """Compute how large a label, around the pixels of an output tile, decides on their weights and ridges.
+
+    A label of this size gives the same target as a larger one, weights to 1e-5, in less time.
+
+    Args:
+        output_size: size of the output tile along each axis, pixels.
+        w0: height of the border term.
+        sigma: its width in pixels.
+        ridge_radius: the radius of the touching ridges.
+
+    Returns:
+        Size along each axis, pixels.
+
+    Example:
+        >>> label_context((260, 260), w0=10, sigma=5, ridge_radius=2)
+        (318, 318)
+    """
+    margin = ceil(border_reach(w0, sigma)) + ridge_radius
+    return tuple(side + 2 * margin for side in output_size)
 
 
 def two_nearest_distances(label: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
