@@ -125,6 +125,7 @@ def test_training_and_inference_share_network_and_preprocessing() -> None:
     assert train["network_def"] == {
         **inference["network_def"],
         "image_scale": "@scale",
+        "image_smoothing": "@smoothing",
         "cell_diameter": "@cell_diameter",
     }
     of_image = [t for t in train["read_transforms"] if t["keys"] == "image"]

@@ -5,7 +5,7 @@ import torch
 
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.networks import ValidUNet
-from unet_monai.transforms.rescale import resample
+from unet_monai.transforms.rescale import resample, smooth
 
 
 def make(**options: float) -> tuple[ValidUNet, OverlapTileInferer]:
@@ -22,6 +22,16 @@ def test_images_like_those_of_the_training() -> None:
     network, inner = make(image_scale=0.5, cell_diameter=30)
     expected = resample(inner(resample(IMAGE[0], (25, 36))[None], network)[0], (50, 71))[None]
     torch.testing.assert_close(RescalingInferer(inner)(IMAGE, network), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1, 0.5])
+def test_images_are_smoothed_as_in_the_training(scale: float) -> None:
+    network, inner = make(image_scale=scale, image_smoothing=0.7)
+    plain, _ = make(image_scale=scale)
+    expected = RescalingInferer(lambda image, net: inner(smooth(image[0], 0.7)[None], net))(IMAGE, plain)
+    torch.testing.assert_close(RescalingInferer(inner)(IMAGE, network), expected)
+    assert not torch.equal(expected, RescalingInferer(inner)(IMAGE, plain)), "test invalid"
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 
 from unet_monai.networks import ValidUNet, load_pretrained
 
-BUFFERS = ("image_scale", "cell_diameter")
+BUFFERS = ("image_scale", "image_smoothing", "cell_diameter")
 
 
 def make(seed: int, **options: Any) -> ValidUNet:
@@ -47,12 +47,12 @@ def test_none_leaves_the_network_as_it_is() -> None:
 
 def test_all_weights_and_statistics_but_the_size_of_the_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="unet_monai")
-    path = save(tmp_path, image_scale=0.5, cell_diameter=50)
-    network = make(0, image_scale=0.75, cell_diameter=40)
+    path = save(tmp_path, image_scale=0.5, image_smoothing=1, cell_diameter=50)
+    network = make(0, image_scale=0.75, image_smoothing=0.5, cell_diameter=40)
     of_file, untouched = loaded(network, path)
     assert untouched == set(BUFFERS)
     assert of_file | untouched == set(network.state_dict())
-    assert (network.image_scale, network.cell_diameter) == (0.75, 40)
+    assert (network.image_scale, network.image_smoothing, network.cell_diameter) == (0.75, 0.5, 40)
     assert caplog.messages == [
         f"starting from the weights of {path}",
         "cells as the network sees them: 25.0 px across in the earlier training, 30.0 px now",
@@ -151,8 +151,8 @@ def test_cells_of_another_size_are_warned_of(
     now: tuple[float, float],
     remedy: str | None,
 ) -> None:
-    path = save(tmp_path, **dict(zip(BUFFERS, learnt, strict=True)))
-    load_pretrained(make(0, **dict(zip(BUFFERS, now, strict=True))), path)
+    path = save(tmp_path, image_scale=learnt[0], cell_diameter=learnt[1])
+    load_pretrained(make(0, image_scale=now[0], cell_diameter=now[1]), path)
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     text = "one is at least twice the other: --scale {} shows the network these cells as it learnt them"
     assert warnings == ([] if remedy is None else [text.format(remedy)])

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 from torch.nn.functional import interpolate
 
-from tests.drawings import draw
-from unet_monai.transforms.rescale import Rescale, Rescaled, resample
+from tests.drawings import draw, random_discs
+from unet_monai.transforms.rescale import Rescale, Rescaled, resample, smooth
 
 
 def random_image(*shape: int) -> torch.Tensor:
@@ -52,6 +53,23 @@ def test_image_and_label_stay_together() -> None:
     assert data["name"] == 1
 
 
+@pytest.mark.parametrize("shape", [(2, 30, 41), (1, 12, 9, 10), (1, 2, 3)])
+def test_smoothing_is_what_scipy_makes_of_it(shape: tuple[int, ...]) -> None:
+    image = random_image(*shape)
+    expected = [ndimage.gaussian_filter(channel, 0.7, mode="nearest", truncate=4) for channel in image.numpy()]
+    np.testing.assert_allclose(smooth(image, 0.7), np.stack(expected), atol=2e-4)
+
+
+def test_images_are_smoothed_after_they_shrink_and_labels_never() -> None:
+    image, label = random_image(1, 40, 50), torch.from_numpy(random_discs(0, (40, 50)))[None]
+    keys, modes = ["image", "label"], ["linear", "nearest"]
+    for scale in (0.5, 1):
+        small = Rescaled(keys, scale, modes, smoothing=0.7)({"image": image, "label": label})
+        assert torch.equal(small["image"], smooth(Rescale(scale)(image), 0.7))
+        assert torch.equal(small["label"], Rescale(scale, "nearest")(label))
+    assert smooth(image, 0) is image
+
+
 def test_metadata_are_kept_and_the_affine_follows() -> None:
     image = MetaTensor(random_image(1, 10, 20), affine=torch.eye(4), meta={"filename_or_obj": "a.tif"})
     small = Rescale(0.5)(image)
@@ -75,6 +93,9 @@ def test_rejects() -> None:
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match=rf"scale must be positive, got {scale}\."):
             Rescale(scale)
+    for smoothing in (-1, float("nan")):
+        with pytest.raises(ValueError, match=rf"smoothing must be at least 0, got {smoothing}\."):
+            Rescale(2, smoothing=smoothing)
     with pytest.raises(ValueError, match=r"mode must be one of linear, nearest, got 'cubic'\."):
         Rescale(2, "cubic")
     with pytest.raises(ValueError, match=r"mode must be one of linear, nearest, got 'area'\."):

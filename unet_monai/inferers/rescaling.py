@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 class RescalingInferer(Inferer):
     """Rescale an image, score it with another inferer, and bring the scores back to the image's own size.
 
-    A network finds cells of about the size that it has learnt, and carries two numbers from its training:
-    ``image_scale``, the factor by which the images were rescaled, and ``cell_diameter``, the typical diameter of their
-    cells before that. Without a diameter of your own, images are taken to be like the training images; with it, they
-    are rescaled by image_scale * network.cell_diameter / cell_diameter.
+    A network finds cells of about the size that it has learnt, and carries three numbers from its training:
+    ``image_scale``, the factor by which the images were rescaled, ``image_smoothing``, how they were smoothed then, and
+    ``cell_diameter``, the typical diameter of their cells before that. Without a diameter of your own, images are taken
+    to be like the training images; with it, they are rescaled by image_scale * network.cell_diameter / cell_diameter.
 
     Args:
         inferer: scores the rescaled image, for example an :class:`OverlapTileInferer`.
@@ -62,11 +62,11 @@ class RescalingInferer(Inferer):
         Returns:
             Scores before the softmax (B, K, *S).
         """
-        rescale = Rescale(self.scale_for(network))
-        if rescale.scale == 1:
-            return self.inferer(inputs, network, *args, **kwargs)
+        rescale = Rescale(self.scale_for(network), smoothing=float(network.image_smoothing))
         rescaled = torch.stack([torch.as_tensor(rescale(image)) for image in inputs])
         scores = self.inferer(rescaled, network, *args, **kwargs)
+        if scores.shape[2:] == inputs.shape[2:]:
+            return scores
         return torch.stack([resample(score, inputs.shape[2:]) for score in scores])
 
     def scale_for(self, network: ValidUNet) -> float:

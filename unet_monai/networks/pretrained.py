@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 # The layers that may differ: the axis of their weights that does, and what it counts.
 OPEN_LAYERS = {"input_block.conv1": (1, "channels"), "output_conv": (0, "classes")}
 # These tell of the training's own images.
-OWN_BUFFERS = ("image_scale", "cell_diameter")
+OWN_BUFFERS = ("image_scale", "image_smoothing", "cell_diameter")
 
 
 def load_pretrained(network: ValidUNet, pretrained: str | None) -> ValidUNet:
     """Load the weights that a training starts from, as far as its channels and classes allow.
 
     With other ``in_channels`` the first convolution stays as it was drawn, with other ``out_channels`` the last one.
-    The network keeps its own ``image_scale`` and ``cell_diameter``. What stays, and how large the cells of both
-    trainings are to the network, is logged, with a warning if one is at least twice the other.
+    The network keeps its own ``image_scale``, ``image_smoothing`` and ``cell_diameter``. What stays, and how large the
+    cells of both trainings are to the network, is logged, with a warning if one is at least twice the other.
 
     Args:
         network: the network to train; its weights are replaced in place.

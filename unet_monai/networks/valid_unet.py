@@ -128,12 +128,14 @@ class ValidUNet(nn.Module):
         norm: ``"batch"`` or None.
         dropout: probability of both dropouts; 0 for none.
         last_up_features: channels of the last up-convolution; None for ``features[0]``. The authors' release kept 128.
-        image_scale: factor by which the training images were rescaled. It is kept with the weights, as is the next.
+        image_scale: factor by which the training images were rescaled. It is kept with the weights, as are the next.
+        image_smoothing: sigma, in pixels after rescaling, of the Gaussian that they were smoothed with; 0 for none.
         cell_diameter: typical diameter of the training images' cells, pixels before rescaling; nan if unknown.
 
     Attributes:
         in_channels: channels of the image.
         image_scale: factor to rescale images by, scalar buffer; see ``RescalingInferer``.
+        image_smoothing: sigma to smooth them with after that, pixels, scalar buffer.
         cell_diameter: diameter in pixels of the cells for which that factor is right, scalar buffer.
         border: pixels lost on each side, per axis.
         poolings: number of halvings, per axis.
@@ -149,6 +151,7 @@ class ValidUNet(nn.Module):
     """
 
     image_scale: torch.Tensor
+    image_smoothing: torch.Tensor
     cell_diameter: torch.Tensor
 
     def __init__(
@@ -164,6 +167,7 @@ class ValidUNet(nn.Module):
         dropout: float = 0.5,
         last_up_features: int | None = None,
         image_scale: float = 1.0,
+        image_smoothing: float = 0.0,
         cell_diameter: float = nan,
     ) -> None:
         super().__init__()
@@ -184,6 +188,7 @@ class ValidUNet(nn.Module):
         axes = range(spatial_dims)
         self.in_channels = in_channels
         self.register_buffer("image_scale", torch.tensor(float(image_scale)))
+        self.register_buffer("image_smoothing", torch.tensor(float(image_smoothing)))
         self.register_buffer("cell_diameter", torch.tensor(float(cell_diameter)))
         self.border = tuple(context_border([k[a] for k in kernels], [p[a] for p in pools]) for a in axes)
         self.poolings = tuple(sum(p[a] == 2 for p in pools) for a in axes)
