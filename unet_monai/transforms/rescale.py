@@ -78,7 +78,7 @@ def smooth(image: torch.Tensor, sigma: float) -> torch.Tensor:
     if sigma == 0:
         return image
     kernel = gaussian_1d(torch.tensor(sigma), approx="sampled", normalize=True).to(image)
-    return separable_filtering(image[None], kernel, mode="replicate")[0]
+    return separable_filtering(image[None], [kernel] * (image.ndim - 1), mode="replicate")[0]
 
 
 class Rescale(Transform):
