@@ -18,6 +18,9 @@ from tests.bundle.conftest import REPOSITORY
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FILES = sorted(path.name for path in CONFIGS.glob("*.json"))
 RUNNABLE = {"train.json": ["train.json"], "evaluate.json": ["train.json", "evaluate.json"]}
+RUNNABLE |= {"multi_gpu_train.json": ["train.json", "multi_gpu_train.json"]}
+RUNNABLE |= {"multi_gpu_evaluate.json": ["train.json", "evaluate.json", "multi_gpu_evaluate.json"]}
+RUNNABLE |= {"multi_gpu_inference.json": ["inference.json", "multi_gpu_inference.json"]}
 RUNNABLE |= {"paper.json": ["train.json", "paper.json"], "inference.json": ["inference.json"]}
 
 # What an expression may be: paths, device, .to(@device), list + list, from_engine, run statements and plain look-ups.
@@ -37,7 +40,15 @@ ALLOWED_EXPRESSIONS = [
     r"lambda batch: \[item\['image'\]\.meta for item in batch\]",
     r"monai\.utils\.set_determinism\(seed=@seed\)",
     r"@[\w#]+\.run\(\)",
-    r"import sys",
+    r"import (logging|os|sys|torch\.distributed as dist)",
+    r"torch\.device\('cuda', int\(os\.environ\['LOCAL_RANK'\]\)\) "
+    r"if torch\.cuda\.is_available\(\) else torch\.device\('cpu'\)",
+    r"dist\.(get_rank\(\)( == 0)?|get_world_size\(\)|destroy_process_group\(\))",
+    r"@steps_per_epoch \* @batch_size \* dist\.get_world_size\(\)",
+    r"not @split\['validation'\]",
+    r"dist\.init_process_group\('nccl' if torch\.device\(@device\)\.type == 'cuda' else 'gloo'\)",
+    r"torch\.device\(@device\)\.type == 'cuda' and torch\.cuda\.set_device\(@device\)",
+    r"logging\.disable\(logging\.INFO if dist\.get_rank\(\) > 0 else logging\.NOTSET\)",
     r"sys\.argv",
 ]
 
@@ -74,7 +85,7 @@ def test_no_key_is_written_twice(name: str) -> None:
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_setting_is_used(name: str) -> None:
     config = ConfigParser.load_config_files([str(CONFIGS / file) for file in RUNNABLE[name]])
-    entries = {"imports", "initialize", "run", "training", "evaluating"}
+    entries = {"imports", "initialize", "run", "finalize", "training", "evaluating"}
     # To be shown in the report is no use, but for the source of the data.
     entries.add("data_source")
     text = json.dumps({key: value for key, value in config.items() if key != "settings"})
@@ -104,8 +115,17 @@ def test_training_has_no_checkpoint_loader_of_its_own() -> None:
 
 
 def test_nothing_of_ours_is_made_in_initialize() -> None:
-    for name in ("train.json", "inference.json"):
-        assert not any("unet_monai" in s for s in strings(load(name)["initialize"]))
+    """The bundle's own package can be imported only after it."""
+    for name in FILES:
+        assert not any("unet_monai" in s for s in strings(load(name).get("initialize", [])))
+
+
+def test_the_configs_for_several_processes_agree() -> None:
+    train, evaluate, inference = (load(f"multi_gpu_{name}.json") for name in ("train", "evaluate", "inference"))
+    for key in ("imports", "device", "finalize"):
+        assert train[key] == evaluate[key] == inference[key]
+    assert train["initialize"] == evaluate["initialize"]
+    assert [*inference["initialize"], *load("train.json")["initialize"]] == train["initialize"]
 
 
 def test_the_report_shows_every_knob() -> None:

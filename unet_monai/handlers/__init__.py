@@ -5,6 +5,7 @@ from unet_monai.handlers.epoch_seed import EpochSeedHandler as EpochSeedHandler
 from unet_monai.handlers.image_results import ImageResultsHandler as ImageResultsHandler
 from unet_monai.handlers.progress import FileProgressHandler as FileProgressHandler
 from unet_monai.handlers.progress import ProgressHandler as ProgressHandler
+from unet_monai.handlers.ranks import open_summary_writer as open_summary_writer
 from unet_monai.handlers.report import EvaluationReportHandler as EvaluationReportHandler
 from unet_monai.handlers.report import TrainingReportHandler as TrainingReportHandler
 from unet_monai.handlers.split import SplitHandler as SplitHandler

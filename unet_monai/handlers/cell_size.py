@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from ignite.engine import Events
 from monai.engines.workflow import Workflow
 
 from unet_monai.data.cell_size import cell_sizes
+from unet_monai.handlers.ranks import gather
 from unet_monai.inferers.rescaling import RescalingInferer, warn_of_other_cells
 from unet_monai.networks import ValidUNet
 
@@ -15,6 +18,7 @@ class CellSizeHandler:
     """Compare the cells found in all images with those that the network looked for, and warn once, at the end.
 
     Attach it to the evaluator after the handler that loads the weights, with which the size of the cells comes.
+    Of several processes the first one warns, by the cells of all.
 
     Args:
         network: what finds the cells.
@@ -43,4 +47,7 @@ class CellSizeHandler:
 
     def finish(self, engine: Workflow) -> None:
         """Warn if their median diameter is half or twice that of the cells looked for, or further off."""
-        warn_of_other_cells(self.sizes, self.network, self.inferer, setting="--cell_diameter ")
+        of_ranks = gather(self.sizes)
+        if of_ranks:
+            sizes = list(chain.from_iterable(of_ranks))
+            warn_of_other_cells(sizes, self.network, self.inferer, setting="--cell_diameter ")

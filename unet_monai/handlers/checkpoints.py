@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.engines.workflow import Workflow
@@ -32,7 +33,7 @@ class CheckpointHandler:
 
     The weights are the plain state dict of the averaged network, the one that is validated: those of the best
     validation so far, or the newest ones where there is nothing to validate. Attach it after the validation handler,
-    so that an epoch's validation is over.
+    so that an epoch's validation is over. Of several processes the first one writes.
 
     Args:
         weights_path: file of the weights, such as ``models/model.pt``.
@@ -64,6 +65,7 @@ class CheckpointHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.report)
 
+    @idist.one_rank_only()
     def __call__(self, engine: Workflow) -> None:
         """Save after an epoch."""
         best = self.evaluator.state

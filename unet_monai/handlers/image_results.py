@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from unet_monai.data.image_formats import image_stem
+from unet_monai.handlers.ranks import gather
 from unet_monai.metrics.error_classes import ErrorClass, error_classes
 from unet_monai.metrics.instance_matching import overlap_table
 from unet_monai.pictures import contact_sheet, draw_errors
@@ -28,7 +30,8 @@ OF_TRUE = (ErrorClass.RIGHT, ErrorClass.MISSED, ErrorClass.SPLIT, ErrorClass.MER
 OF_PRED = (ErrorClass.RIGHT, ErrorClass.SPLIT, ErrorClass.MERGED, ErrorClass.FALSE, ErrorClass.EXCUSED)
 
 
-class _Measured(NamedTuple):
+@dataclass
+class _Measured:
     """One image of the validation that runs; `planes` are image, pred and label as they are drawn."""
 
     badness: float
@@ -42,7 +45,8 @@ class ImageResultsHandler:
     Attach it to an evaluator whose output holds ``image``, ``label`` and, as instances, ``pred``. Only the images that
     may be drawn stay in memory, and nothing is drawn unless the run is the best so far. The worst image is the one with
     the worst key measure; an image without a true cell, where most measures are undefined, is as bad as can be when
-    something was found in it, and as good as can be otherwise. Of a volume the middle slice is drawn.
+    something was found in it, and as good as can be otherwise. Of a volume the middle slice is drawn. Of
+    several processes the first one collects and draws the images of all.
 
     Args:
         folder: folder for the pictures, ``01_<name>.png``, ...; those of an earlier run are replaced.
@@ -51,7 +55,7 @@ class ImageResultsHandler:
         summary_writer: TensorBoard writer that gets the sheet; None for none.
 
     Attributes:
-        results: one for each image of the best run, the worst first.
+        results: one for each image of the best run, the worst first; none on other ranks than the first.
         epoch: the epoch of that run; 0 before there is one.
     """
 
@@ -68,8 +72,7 @@ class ImageResultsHandler:
         self.summary_writer = summary_writer
         self.results: list[ImageResult] = []
         self.epoch = 0
-        self._seen: list[ImageResult] = []
-        self._ranking: list[_Measured] = []
+        self._measured: list[_Measured] = []
 
     def attach(self, engine: Workflow) -> None:
         """Register with the evaluator."""
@@ -79,13 +82,17 @@ class ImageResultsHandler:
 
     def start(self, engine: Workflow) -> None:
         """Forget the run before."""
-        self._seen, self._ranking = [], []
+        self._measured = []
 
     def collect(self, engine: Workflow) -> None:
         """Class the cells of a batch, and keep its images if they are among the worst so far."""
         batch = engine.state.output
         metric = self.metrics[engine.state.key_metric_name].metric_fn
-        scores = scores_of_images(metric, metric.get_buffer()[-len(batch) :])
+        # Measured once more, since the evaluator's metric shows its rows only together with those of all processes.
+        alone = copy.copy(metric)
+        alone.reset()
+        rows = alone([item["pred"] for item in batch], [item["label"] for item in batch])
+        scores = scores_of_images(metric, torch.as_tensor(rows))
         # The comparison that picks the best epoch tells whether more is better.
         sign = -1 if engine.metric_cmp_fn(1.0, 0.0) else 1
         for item, score in zip(batch, scores, strict=True):
@@ -99,22 +106,19 @@ class ImageResultsHandler:
             found = np.any(of_pred != ErrorClass.EXCUSED)
             badness = sign * score if not math.isnan(score) else math.inf if found else -math.inf
             planes = (picture_plane(item["image"]), picture_plane(item["pred"]), picture_plane(item["label"]))
-            self._seen.append(result)
-            self._ranking.append(_Measured(badness, result, planes))
-        self._ranking.sort(key=lambda measured: -measured.badness)
-        self._ranking[self.max_images :] = [better._replace(planes=None) for better in self._ranking[self.max_images :]]
+            self._measured.append(_Measured(badness, result, planes))
+        for better in _worst_first(self._measured)[self.max_images :]:
+            better.planes = None
 
     def finish(self, engine: Workflow) -> None:
         """Keep the results and draw the worst images, if the run is the best so far."""
         state = engine.state
         if state.best_metric_epoch == state.epoch:
-            for name, metric in self.metrics.items():
-                scores = scores_of_images(metric.metric_fn, state.metric_details[name])
-                for result, score in zip(self._seen, scores, strict=True):
-                    result.measures[name] = score
-            self.results, self.epoch = [measured.result for measured in self._ranking], state.epoch
-            self._draw()
-        self._seen, self._ranking = [], []
+            self.epoch = state.epoch
+            of_ranks = gather(self._measured)
+            if of_ranks:
+                self._keep(of_ranks, state.metric_details)
+        self._measured = []
 
     def write_sheet(self, results: Sequence[ImageResult], key_metric_name: str, epoch: int) -> None:
         """Put the pictures that are in the folder on one sheet, ``sheet.png``, and show it in TensorBoard.
@@ -135,17 +139,33 @@ class ImageResultsHandler:
         if self.summary_writer is not None:
             self.summary_writer.add_image("worst images", sheet, epoch, dataformats="HWC")
 
-    def _draw(self) -> None:
-        """Draw the images that were kept."""
+    def _keep(self, of_ranks: Sequence[Sequence[_Measured]], rows: Mapping[str, torch.Tensor]) -> None:
+        """Keep and draw the images of all processes; the metrics hold their rows in the order of the ranks."""
+        for name, metric in self.metrics.items():
+            scores = scores_of_images(metric.metric_fn, rows[name])
+            for image, score in zip(chain.from_iterable(of_ranks), scores, strict=True):
+                image.result.measures[name] = score
+        # Samplers deal the images out in turn, which puts them back into the order of one process.
+        in_turn = chain.from_iterable(zip_longest(*of_ranks))
+        worst = _worst_first([image for image in in_turn if image is not None])
+        self.results = [image.result for image in worst]
+        self._draw(worst[: self.max_images])
+
+    def _draw(self, worst: Sequence[_Measured]) -> None:
+        """Draw the worst images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob("[0-9][0-9]*_*.png"):
             old.unlink()
-        for rank, (_, result, planes) in enumerate(self._ranking, start=1):
-            if planes is not None:
-                result.picture = f"{rank:02d}_{image_stem(result.address)}.png"
-                picture = Image.fromarray(draw_errors(*planes))
+        for place, image in enumerate(worst, start=1):
+            if image.planes is not None:
+                image.result.picture = f"{place:02d}_{image_stem(image.result.address)}.png"
+                picture = Image.fromarray(draw_errors(*image.planes))
                 # Noise cannot be compressed: a higher level takes longer and gains nothing.
-                picture.save(self.folder / result.picture, compress_level=1)
+                picture.save(self.folder / image.result.picture, compress_level=1)
+
+
+def _worst_first(measured: Sequence[_Measured]) -> list[_Measured]:
+    return sorted(measured, key=lambda image: -image.badness)
 
 
 def scores_of_images(metric: CumulativeIterationMetric, rows: torch.Tensor) -> list[float]:
@@ -160,9 +180,9 @@ def scores_of_images(metric: CumulativeIterationMetric, rows: torch.Tensor) -> l
     """
     alone = copy.copy(metric)
     scores = []
-    for row in rows:
-        alone.reset()
-        alone.append(row)
+    for row in rows.unsqueeze(1):
+        # Not by its own buffer, which would gather the rows of all processes.
+        alone.get_buffer = row.clone  # type: ignore[method-assign]
         scores.append(float(alone.aggregate()))
     return scores
 

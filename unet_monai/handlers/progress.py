@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import ignite.distributed as idist
 from ignite.engine import Events
 from monai.engines.workflow import Workflow
 from tqdm import tqdm
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 class ProgressHandler:
     """Show one bar over all steps: the epoch, the running loss, the last and the best validation measure.
 
-    Attach it to the trainer after the validation handler.
+    Attach it to the trainer after the validation handler. Of several processes the first one shows its own losses.
 
     Args:
         evaluator: the engine that validates; its key metric is shown.
@@ -35,7 +36,14 @@ class ProgressHandler:
     def start(self, engine: Workflow) -> None:
         """Open the bar, at the step that a resumed training starts from."""
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(total=total, initial=engine.state.iteration, desc="training", unit="step", mininterval=1.0)
+        self.bar = tqdm(
+            total=total,
+            initial=engine.state.iteration,
+            desc="training",
+            unit="step",
+            mininterval=1.0,
+            disable=idist.get_rank() > 0,
+        )
 
     def step(self, engine: Workflow) -> None:
         """Count a step and average its loss into the running one."""
@@ -66,12 +74,15 @@ class ProgressHandler:
 class FileProgressHandler:
     """Show a bar over the files that an evaluator segments, and say at the end where the results are.
 
+    Of several processes the first one shows the bar, over its own share, and counts the files of all at the end.
+
     Args:
         output_dir: folder that the results are written to.
     """
 
     def __init__(self, output_dir: str) -> None:
         self.output_dir = output_dir
+        self.images = 0
 
     def attach(self, engine: Workflow) -> None:
         """Register with the evaluator."""
@@ -81,13 +92,16 @@ class FileProgressHandler:
 
     def start(self, engine: Workflow) -> None:
         """Open the bar."""
-        self.bar = tqdm(total=engine.state.epoch_length, desc="segmenting", unit="image")
+        self.images = 0
+        total = engine.state.epoch_length
+        self.bar = tqdm(total=total, desc="segmenting", unit="image", disable=idist.get_rank() > 0)
 
     def step(self, engine: Workflow) -> None:
         """Count the images of a batch."""
+        self.images += len(engine.state.output)
         self.bar.update(len(engine.state.output))
 
     def finish(self, engine: Workflow) -> None:
         """Close the bar."""
         self.bar.close()
-        logger.info("%d images segmented, results in %s", self.bar.n, self.output_dir)
+        logger.info("%d images segmented, results in %s", idist.all_reduce(self.images), self.output_dir)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 import unet_monai
 from unet_monai.handlers.history import History
 from unet_monai.handlers.image_results import ImageResultsHandler
+from unet_monai.handlers.ranks import gather
 from unet_monai.pictures.curves import EpochResult, draw_curves
 from unet_monai.pictures.report import ImageResult, Report, render_report, total_classes
 
@@ -33,7 +35,7 @@ class TrainingReportHandler:
 
     Attach it to the trainer after the validation handler, and after the handlers that log at the end, so that a warning
     comes last. What the report is made of is written to ``report/history.json`` after each epoch: a resumed training's
-    report shows the whole training.
+    report shows the whole training. Of several processes the first one writes; the loss of a step is the mean of all.
 
     Args:
         output_dir: folder to write to.
@@ -92,17 +94,24 @@ class TrainingReportHandler:
 
     def record(self, engine: Workflow) -> None:
         """Add an epoch, and its validation if it had one, to the history."""
-        epoch, state = engine.state.epoch, self.evaluator.state
-        low, high = np.percentile(self.losses, (10, 90)).tolist()
+        of_ranks = gather(self.losses)
+        if of_ranks:
+            self._record(engine.state.epoch, np.mean(of_ranks, axis=0))
+        self.losses = []
+        self.timer.reset()
+
+    def _record(self, epoch: int, losses: np.ndarray) -> None:
+        """Add an epoch with these losses of its steps."""
+        state = self.evaluator.state
+        low, high = np.percentile(losses, (10, 90)).tolist()
         measures = dict(state.metrics) if state.epoch == epoch else {}
-        self.history.epochs.append(EpochResult(epoch, float(np.mean(self.losses)), low, high, measures))
+        self.history.epochs.append(EpochResult(epoch, float(np.mean(losses)), low, high, measures))
         if self.images.epoch == epoch:
             self.history.best_epoch, self.history.results = epoch, self.images.results
         self.history.seconds += self.timer.value()
         self.history.save(self.history_path)
-        self.losses = []
-        self.timer.reset()
 
+    @idist.one_rank_only()
     def write(self, engine: Workflow) -> None:
         """Write the report, and log what went wrong."""
         history, key = self.history, self.evaluator.state.key_metric_name
@@ -137,7 +146,7 @@ class EvaluationReportHandler:
     """Write ``report.html``, the folder ``report/`` of its pictures and ``images.csv`` at the end of an evaluation.
 
     The table has one row for each image: its measures, and what became of its true and of the predicted cells. Attach
-    the handler to the evaluator.
+    the handler to the evaluator. Of several processes the first one writes the images of all.
 
     Args:
         output_dir: folder to write to.
@@ -168,6 +177,7 @@ class EvaluationReportHandler:
         """Start the clock."""
         self.timer.reset()
 
+    @idist.one_rank_only()
     def write(self, engine: Workflow) -> None:
         """Write the report, and log what went wrong."""
         results, key, pooled = self.images.results, engine.state.key_metric_name, dict(engine.state.metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ignite.distributed as idist
 from ignite.engine import Events
 from monai.data.dataset import Dataset
 from monai.engines.workflow import Workflow
@@ -12,6 +13,8 @@ from monai.engines.workflow import Workflow
 
 class SplitHandler:
     """Write the training and the validation list to a JSON file when training starts.
+
+    Of several processes the first one writes.
 
     Args:
         path: file to write, such as ``models/split.json``.
@@ -28,6 +31,7 @@ class SplitHandler:
         """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
+    @idist.one_rank_only()
     def __call__(self, engine: Workflow) -> None:
         """Write the lists."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

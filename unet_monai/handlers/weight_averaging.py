@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.engines.workflow import Workflow
@@ -14,6 +15,10 @@ class WeightAveragingHandler:
     Source: Polyak averaging in its usual exponential form, average += (weights - average) / n. The average reaches back
     n = an eighth of the steps so far, and at most `steps`: the first weights, far from good, are soon forgotten. A
     function of the trainer's step, it resumes exactly.
+
+    Of several processes each keeps the average; the weights are the same everywhere. Running statistics may differ (on
+    CPUs each process normalises by its own tiles): after each epoch all take those of the first one. Attach it before
+    the validation handler.
 
     Args:
         network: the network that is trained.
@@ -34,6 +39,7 @@ class WeightAveragingHandler:
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.agree)
 
     @torch.no_grad()
     def __call__(self, engine: Workflow) -> None:
@@ -45,3 +51,8 @@ class WeightAveragingHandler:
                 average.lerp_(current[name], share)
             else:
                 average.copy_(current[name])
+
+    def agree(self, engine: Workflow) -> None:
+        """Take over the running statistics of the first process, so that all validate the same network."""
+        for statistic in self.averaged.buffers():
+            idist.broadcast(statistic, src=0)
