@@ -11,27 +11,20 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from monai.config import TensorOrList
-from monai.metrics import CumulativeIterationMetric
 
+from unet_monai.metrics.image_rows import ImageRowsMetric
 from unet_monai.metrics.instance_matching import OverlapTable, det_counts, overlap_table, seg_scores
 
 # AOGM-D weights of the challenge: a needed split, a missed object, a spurious object.
 SPLIT_COST, MISS_COST, SPURIOUS_COST = 5, 10, 1
 
 
-class PooledInstanceMetric(CumulativeIterationMetric):
+class PooledInstanceMetric(ImageRowsMetric):
     """One row of numbers for each image in the buffer (images, 2); subclasses say which, and pool them."""
 
     @abstractmethod
     def _image_row(self, table: OverlapTable) -> tuple[float, float]:
         """Reduce the overlaps of one image to the two numbers that are pooled."""
-
-    def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> Any:
-        # MONAI pairs the two lists by zip, which drops the surplus silently.
-        if y is not None and len(y_pred) != len(y):
-            raise ValueError(f"y_pred must hold as many images as y, {len(y)}, got {len(y_pred)}.")
-        return super()._compute_list(y_pred, y, **kwargs)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         y_shape = None if y is None else tuple(y.shape)
@@ -44,10 +37,7 @@ class PooledInstanceMetric(CumulativeIterationMetric):
         return torch.tensor(rows, dtype=torch.float32, device=y_pred.device)
 
     def _columns(self) -> torch.Tensor:
-        buffer = self.get_buffer()
-        if buffer is None:
-            raise RuntimeError(f"{type(self).__name__} has no image to aggregate: call it on predictions first.")
-        return buffer.T
+        return self._rows().T
 
 
 class SEGMetric(PooledInstanceMetric):

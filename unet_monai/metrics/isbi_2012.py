@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import TensorOrList
-from monai.metrics import CumulativeIterationMetric
 from scipy import ndimage
 
 from unet_monai.metrics.foreground_rand import (
@@ -26,12 +24,13 @@ from unet_monai.metrics.foreground_rand import (
     rand_scores,
     thin_borders,
 )
+from unet_monai.metrics.image_rows import ImageRowsMetric
 from unet_monai.metrics.warping_error import warping_error
 
 THRESHOLDS = tuple(step / 10 for step in range(11))
 
 
-class _ThresholdMetric(CumulativeIterationMetric):
+class _ThresholdMetric(ImageRowsMetric):
     """One row for each image in the buffer: its mean score at every threshold, then the number of scored slices."""
 
     # What takes the best of the mean scores.
@@ -55,12 +54,6 @@ class _ThresholdMetric(CumulativeIterationMetric):
         scores = [[self._score(p, t, threshold) for threshold in self.thresholds] for p, t in slices]
         return [*np.mean(scores, axis=0), len(slices)]
 
-    def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: Any) -> Any:
-        # MONAI pairs the two lists by zip, which drops the surplus silently.
-        if y is not None and len(y_pred) != len(y):
-            raise ValueError(f"y_pred must hold as many images as y, {len(y)}, got {len(y_pred)}.")
-        return super()._compute_list(y_pred, y, **kwargs)
-
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if y is None or y.ndim not in (4, 5) or y.shape[1] != 1:
             raise ValueError(f"y must have the shape (B, 1, X, Y[, Z]), got {None if y is None else tuple(y.shape)}.")
@@ -82,10 +75,8 @@ class _ThresholdMetric(CumulativeIterationMetric):
         Raises:
             RuntimeError: if no image was seen.
         """
-        buffer = self.get_buffer()
-        if buffer is None:
-            raise RuntimeError(f"{type(self).__name__} has no image to aggregate: call it on predictions first.")
-        scores, slices = buffer[:, :-1], buffer[:, -1:]
+        rows = self._rows()
+        scores, slices = rows[:, :-1], rows[:, -1:]
         return self._best((scores.nan_to_num() * slices).sum(dim=0) / slices.sum())
 
 
