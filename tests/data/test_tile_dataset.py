@@ -77,6 +77,15 @@ class TestTileDataset:
         assert all(sorted(order) == list(range(7)) for order in passes)
         assert len(set(passes)) >= 5
 
+    @pytest.mark.parametrize("cache_rate", [0.0, 0.5, 1.0])
+    def test_an_image_is_drawn_as_often_as_it_is_larger_than_the_median(self, cache_rate: float) -> None:
+        sizes = [(20, 30), (20, 30), (10, 10), (50, 60), (30, 30)]  # 1, 1, 1/6, 5 and 1.5 times 600 pixels
+        data = [{"x": np.full((1, *size), number)} for number, size in enumerate(sizes)]
+        tiles = TileDataset(data, Compose([]), cache_rate=cache_rate, progress=False, size_key="x")
+        for turn in range(3):
+            drawn = Counter(int(tiles[n]["x"].flat[0]) for n in range(10 * turn, 10 * turn + 10))
+            assert drawn == {0: 1, 1: 1, 2: 1, 3: 5, 4: 2}
+
     def test_tiles_of_the_same_image_differ(self) -> None:
         tiles = make_tiles(count=1)
         images = [tiles[n]["image"] for n in range(10)]

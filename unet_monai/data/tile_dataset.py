@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from torch.utils.data import Dataset, DistributedSampler
 class TileDataset(CacheDataset):
     """Endless draws of random tiles from a list of images; the images are read once and kept in memory.
 
-    Draw number ``n`` takes one image (each once per pass over the list, in an order shuffled anew for each pass) and
-    seeds the random transforms with ``(seed, n)``. So a draw is the same in any worker, on any rank and after a resume.
+    Draw number ``n`` takes one image (in an order shuffled anew for each pass over the list) and seeds the random
+    transforms with ``(seed, n)``. So a draw is the same in any worker, on any rank and after a resume.
+
+    A pass draws each image once. With `size_key` it draws an image once for each time that it holds as many pixels as
+    the median image (rounded, at least once): else the cells of large images would be seen more rarely than others.
 
     Args:
         data: items for the transforms, for example ``{"image": path, "label": path}``.
@@ -23,6 +27,7 @@ class TileDataset(CacheDataset):
         seed: seed of order and transforms.
         cache_rate: share of the images to keep in memory.
         progress: whether to show a progress bar while reading.
+        size_key: key of the array (C, *S) whose size is that of the image; None for one draw of each per pass.
 
     Raises:
         ValueError: when ``data`` is empty.
@@ -40,17 +45,25 @@ class TileDataset(CacheDataset):
         seed: int = 0,
         cache_rate: float = 1.0,
         progress: bool = True,
+        size_key: str | None = None,
     ) -> None:
         if len(data) == 0:
             raise ValueError("data must hold at least one training image, got none.")
         self.seed = seed
         # The first random transform samples into a new array, so the cached item need not be copied before it.
         super().__init__(data, transform, cache_rate=cache_rate, progress=progress, copy_cache=False)
+        self.order = np.repeat(np.arange(len(data)), 1 if size_key is None else self._draws_per_pass(size_key))
+
+    def _draws_per_pass(self, size_key: str) -> np.ndarray:
+        uncached = range(self.cache_num, len(self.data))
+        items = chain(self._cache, (self._load_cache_item(index) for index in uncached))
+        pixels = np.array([np.prod(item[size_key].shape[1:]) for item in items])
+        return np.maximum(np.rint(pixels / np.median(pixels)), 1).astype(int)
 
     def __getitem__(self, index: Any) -> Any:
         """Make draw number ``index``."""
-        turn, position = divmod(int(index), len(self.data))
-        order = np.random.default_rng([self.seed, turn]).permutation(len(self.data))
+        turn, position = divmod(int(index), len(self.order))
+        order = np.random.default_rng([self.seed, turn]).permutation(self.order)
         self.transform.set_random_state(seed=int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0]))
         return self._transform(int(order[position]))
 
