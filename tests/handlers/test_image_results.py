@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.handlers import IgniteMetricHandler, from_engine
 from PIL import Image
 
 from tests.drawings import random_discs
@@ -97,6 +98,19 @@ def test_sheet_of_the_pictures_that_are_there(tmp_path: Path) -> None:
         picture.unlink()
     handler.write_sheet(handler.results, "SEG", epoch=8)
     assert not list(tmp_path.iterdir())
+
+
+def test_measures_what_the_key_metric_measures(tmp_path: Path) -> None:
+    """Its output transform may look at something else than `pred`, as the measures of probabilities do."""
+    perfect = IgniteMetricHandler(metric_fn=SEGMetric(), output_transform=from_engine(["label", "label"]))
+    metrics = make_metrics() | {"SEG": perfect}
+    evaluator = make_evaluator(ITEMS, metrics, cells=2)
+    handler = ImageResultsHandler(tmp_path, metrics)
+    handler.attach(evaluator)
+    evaluator.run()
+    assert [result.measures["SEG"] for result in handler.results] == [1, 1, 1]
+    # Equally good: in the order of the data, not of what was found of them.
+    assert [Path(result.address).stem for result in handler.results] == ["two", "four", "three"]
 
 
 def test_lower_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:

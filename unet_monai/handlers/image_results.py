@@ -87,11 +87,12 @@ class ImageResultsHandler:
     def collect(self, engine: Workflow) -> None:
         """Class the cells of a batch, and keep its images if they are among the worst so far."""
         batch = engine.state.output
-        metric = self.metrics[engine.state.key_metric_name].metric_fn
+        key_metric = self.metrics[engine.state.key_metric_name]
+        metric = key_metric.metric_fn
         # Measured once more, since the evaluator's metric shows its rows only together with those of all processes.
         alone = copy.copy(metric)
         alone.reset()
-        rows = alone([item["pred"] for item in batch], [item["label"] for item in batch])
+        rows = alone(*key_metric._output_transform(batch))
         scores = scores_of_images(metric, torch.as_tensor(rows))
         # The comparison that picks the best epoch tells whether more is better.
         sign = -1 if engine.metric_cmp_fn(1.0, 0.0) else 1
