@@ -211,9 +211,13 @@ class TestComponents:
         within = random.random((30, 40)) < 0.7
         grown, steps = grow_cores(cores, within), breadth_first_steps(cores, within)
         np.testing.assert_array_equal(grown > 0, steps[0] >= 0)
-        for instance in range(1, 9):
-            nearest = steps[instance] == steps[0]
-            assert not np.any((grown == instance) & ~nearest), "a pixel went to an instance that is farther away"
+        nearest = np.stack([steps[i] == steps[0] for i in range(1, 9)])
+        lowest = np.where(steps[0] >= 0, nearest.argmax(axis=0) + 1, 0)
+        assert np.any((nearest.sum(axis=0) > 1) & (steps[0] > 0)), "test invalid: no ties"
+        np.testing.assert_array_equal(grown, lowest)
+        few = grow_cores(cores, within, reach=2)
+        np.testing.assert_array_equal(few, np.where(steps[0] <= 2, lowest, 0))
+        assert np.any(few != grown), "test invalid: nothing lies farther"
 
     def test_the_probabilities_are_a_softmax(self) -> None:
         scores = np.random.default_rng(0).normal(size=(3, 8, 9)).astype(np.float32)

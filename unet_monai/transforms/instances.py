@@ -11,7 +11,6 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
 from scipy import ndimage, special
-from skimage.segmentation import watershed
 
 from unet_monai.transforms.touching_ridge import box_extreme, nearby_ids, touching_ridge
 
@@ -68,15 +67,17 @@ def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray
     return np.where(stays, np.cumsum(stays), 0).astype(np.int32)[components]
 
 
-def grow_cores(cores: np.ndarray, within: np.ndarray) -> np.ndarray:
+def grow_cores(cores: np.ndarray, within: np.ndarray, reach: int | None = None) -> np.ndarray:
     """Grow instances step by step into the pixels of `within` that are connected with them.
 
     Each pixel goes to the instance that reaches it in the fewest steps to 4-connected neighbours (6 in 3-D) inside
-    `within`; growth never jumps a gap. It is a watershed of a flat image.
+    `within`, of several such to the one of the lowest id; growth never jumps a gap. It is a watershed of a flat image
+    with a rule for ties, so that what a pixel becomes depends on nothing farther away than its instance.
 
     Args:
         cores: integer array (*S), 0 background.
         within: bool array (*S), where they may grow.
+        reach: most steps to grow, >= 0; None for as many as it takes.
 
     Returns:
         A grown copy.
@@ -85,7 +86,27 @@ def grow_cores(cores: np.ndarray, within: np.ndarray) -> np.ndarray:
         >>> grow_cores(np.array([[0, 0, 1, 0, 0, 0, 2]]), np.array([[1, 0, 1, 1, 1, 1, 1]], bool))
         array([[0, 0, 1, 1, 1, 2, 2]])
     """
-    return watershed(np.zeros(cores.shape, np.uint8), cores, mask=within | (cores > 0)).astype(cores.dtype)
+    padded = np.ascontiguousarray(np.pad(cores, 1))
+    free = np.pad(within, 1) & (padded == 0)
+    front = np.flatnonzero(ndimage.binary_dilation(free) & (padded > 0))
+    padded[free] = np.iinfo(cores.dtype).max  # above every id until a step reaches it
+    ids, unreached = padded.ravel(), free.ravel()
+    offsets = [sign * stride // padded.itemsize for stride in padded.strides for sign in (-1, 1)]
+    steps = 0
+    while front.size and steps != reach:
+        front_ids, fronts = ids[front], []
+        for offset in offsets:
+            into = unreached[front + offset]
+            pixels = front[into] + offset
+            ids[pixels] = np.minimum(ids[pixels], front_ids[into])
+            fronts.append(pixels)
+        for i, pixels in enumerate(fronts):  # a pixel may be reached from several sides: list it once
+            fronts[i] = pixels[unreached[pixels]]
+            unreached[pixels] = False
+        front = np.concatenate(fronts)
+        steps += 1
+    ids[unreached] = 0
+    return padded[(slice(1, -1),) * cores.ndim]
 
 
 def regrow_ridges(cores: np.ndarray, radius: int = 1) -> np.ndarray:

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from monai.bundle import ConfigParser
+from monai.transforms import ScaleIntensityRangePercentiles
+from PIL import Image
+from scipy import ndimage, special
+
+from tests.bundle.conftest import REPOSITORY
+from tests.drawings import random_discs
+from tests.large_images.images import make_network
+from unet_monai.inferers import OverlapTileInferer, RescalingInferer
+from unet_monai.large_images import BlockSettings, LargeImageSegmenter, LazyImage, load_network, open_image
+from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
+from unet_monai.networks import ValidUNet
+from unet_monai.transforms import LogitsToInstances
+from unet_monai.transforms.touching_ridge import touching_ridge
+
+CONFIG = REPOSITORY / "bundle" / "configs" / "inference_large.json"
+WEIGHTS = REPOSITORY / "bundle" / "weights" / "nuclei.pt"
+
+
+def draw_nuclei(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Draw bright discs, some touching, as the shipped weights know them: uint8 (rows, columns)."""
+    label = random_discs(seed, (height, width), count=height * width // 900, radius=(7, 11))
+    light = ndimage.gaussian_filter((120.0 * (label > 0) - 60 * touching_ridge(label)), 1) + 20
+    return np.random.default_rng(seed).normal(light, 4).clip(0, 255).astype(np.uint8)
+
+
+def write_image(folder: Path, height: int, width: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(folder / "cells.tif", draw_nuclei(height, width), tile=(32, 32))
+    return folder / "cells.tif"
+
+
+def in_memory_scores(path: Path, network: ValidUNet, region: tuple[slice, slice] | None = None) -> torch.Tensor:
+    """The scores as bundle/configs/inference.json computes them; statistics of a region only, if there is one."""
+    pixels = tifffile.imread(path).T[None].astype(np.float32)
+    counted = pixels if region is None else pixels[(slice(None), *region)]
+    low, high = np.percentile(counted.astype(float), (1, 99.8))
+    normalised = torch.as_tensor(ScaleIntensityRangePercentiles(1, 99.8, 0, 1, channel_wise=True)(pixels))
+    if region is not None:
+        normalised = torch.as_tensor((pixels - np.float32(low)) / np.float32(high - low))
+    inferer = OverlapTileInferer(border=network.border, poolings=network.poolings)
+    with torch.inference_mode():
+        return RescalingInferer(inferer)(normalised[None], network)[0]
+
+
+def settings(side: int = 64, **options: Any) -> BlockSettings:
+    """Settings whose blocks have about the given side."""
+    reach = options.pop("reach", 100)
+    budget = BYTES_PER_PIXEL * (side + 2 * reach) ** 2
+    return BlockSettings(**{"reach": reach, "chunk": 32, "memory_budget": budget, **options})
+
+
+def read(path: Path) -> np.ndarray:
+    return zarr.open(path)["0"][:].T
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> ValidUNet:
+    return load_network(str(WEIGHTS))
+
+
+def test_cells_and_scores_are_those_in_memory(tmp_path: Path, nuclei: ValidUNet) -> None:
+    path, knobs = write_image(tmp_path, 150, 200), LogitsToInstances()
+    logits = in_memory_scores(path, nuclei)
+    expected = knobs(logits)[0].numpy()
+    assert expected.max() > 10, "test invalid"
+    segmenter = LargeImageSegmenter(open_image(path), nuclei, knobs, tmp_path / "out", settings(), save_scores=True)
+    assert len(segmenter.blocks) == 4 * 3
+    result = segmenter.run()
+    assert result == tmp_path / "out" / "cells_cells.zarr"
+    np.testing.assert_array_equal(read(result), expected)
+    assert zarr.open(result)["0"].dtype == np.uint32
+    probability = 1 - special.softmax(logits.numpy(), axis=0)[0]
+    difference = np.abs(read(tmp_path / "out" / "cells_scores.zarr") - 255 * probability)
+    assert difference.max() < 0.51
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cells_cells.zarr", "cells_scores.zarr"]
+
+
+def test_two_classes_grow_their_ridges_back(tmp_path: Path) -> None:
+    path, network = write_image(tmp_path, 90, 110), make_network(1, out_channels=2)
+    logits = in_memory_scores(path, network)
+    # An untrained network: thresholds around its median split the image into many pieces.
+    middle = float(torch.softmax(logits, 0)[1].median())
+    knobs = LogitsToInstances(threshold=middle + 0.004, edge_threshold=middle, min_size=4)
+    expected = knobs(logits)[0].numpy()
+    assert expected.max() > 5, "test invalid"
+    result = LargeImageSegmenter(open_image(path), network, knobs, tmp_path, settings(32)).run()
+    differs = np.mean(read(result) != expected)
+    assert differs < 1e-3, "a pixel at the threshold may fall to the other side by float rounding"
+
+
+class Watching(LazyImage):
+    """An image that remembers which pixels were read."""
+
+    def __init__(self, image: LazyImage) -> None:
+        self.__dict__.update(image.__dict__)
+        self.seen = np.zeros(image.shape, bool)
+
+    def read(self, window: tuple[slice, ...]) -> np.ndarray:
+        self.seen[window] = True
+        return super().read(window)
+
+
+@pytest.mark.parametrize("by_mask", [False, True])
+def test_what_lies_outside_the_region_is_background_and_not_read(tmp_path: Path, by_mask: bool) -> None:
+    path, knobs = write_image(tmp_path, 256, 300), LogitsToInstances(threshold=0.5, min_size=3)
+    network, region = make_network(3), (slice(30, 75), slice(128, 192))
+    chosen: dict[str, Any] = {"roi": [[30, 75], [128, 192]]}
+    if by_mask:
+        region = (slice(75, 150), slice(128, 192))
+        mask = np.zeros((4, 4), np.uint8)
+        mask[2, 1] = 255
+        Image.fromarray(mask).save(tmp_path / "mask.png")
+        chosen = {"mask": str(tmp_path / "mask.png")}
+    logits = in_memory_scores(path, network, region)
+    outside = torch.ones(logits.shape[1:], dtype=torch.bool)
+    outside[region] = False
+    middle = float(torch.softmax(logits, 0)[1].median())
+    knobs = LogitsToInstances(threshold=middle, edge_threshold=0.5, min_size=3)
+    expected = knobs(torch.where(outside, torch.tensor([99.0, 0, 0])[:, None, None], logits))[0].numpy()
+    assert expected.max() > 2, "test invalid"
+    image = Watching(open_image(path))
+    result = LargeImageSegmenter(image, network, knobs, tmp_path / "out", settings(32, reach=20, **chosen)).run()
+    assert np.mean(read(result) != expected) < 1e-3
+    context = 32 + network.border[0] + 4
+    assert not image.seen[region[0].stop + context :].any()
+    assert not image.seen[:, : region[1].start - context].any()
+    assert image.seen[region].all()
+
+
+def test_the_size_of_pixels_is_kept(tmp_path: Path) -> None:
+    image = draw_nuclei(64, 80)
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", image, tile=(32, 32), metadata=metadata)
+    opened = open_image(tmp_path / "a.ome.tif")
+    result = LargeImageSegmenter(opened, make_network(), LogitsToInstances(), tmp_path, settings()).run()
+    assert result.name == "a_cells.zarr"
+    level = zarr.open(result).attrs["ome"]["multiscales"][0]
+    assert level["datasets"][0]["coordinateTransformations"][0] == {"type": "scale", "scale": [0.5, 0.25]}
+    assert level["axes"][0] == {"name": "y", "type": "space", "unit": "micrometer"}
+    assert open_image(result).grid == opened.grid
+
+
+class TestErrors:
+    def make(self, folder: Path, *, network: ValidUNet | None = None, **options: Any) -> LargeImageSegmenter:
+        image = open_image(write_image(folder, 70, 80))
+        return LargeImageSegmenter(image, network or make_network(), LogitsToInstances(), folder, settings(**options))
+
+    def test_another_number_of_axes(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"image must have the network's 3 axes, got shape \(80, 70\)"):
+            self.make(tmp_path, network=make_network(spatial_dims=3))
+
+    def test_a_chunk_out_of_phase(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"chunk must be a multiple of the network's pooling step, got 30"):
+            self.make(tmp_path, chunk=30)
+
+    def test_a_result_that_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "cells_cells.zarr").mkdir()
+        with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
+            self.make(tmp_path).run()
+
+    def test_a_run_with_other_settings_is_not_continued(self, tmp_path: Path) -> None:
+        segmenter = self.make(tmp_path)
+        segmenter.part.mkdir()
+        (segmenter.part / "run.json").write_text(json.dumps({"weights": "others"}))
+        with pytest.raises(ValueError, match=r"settings must be those of the run that was begun, .* delete .*\.part-"):
+            segmenter.run()
+
+
+def command(image: Path, output: Path) -> list[str]:
+    words = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "evaluating", "--config_file", str(CONFIG)]
+    knobs = {"input": image, "output_dir": output, "checkpoint": WEIGHTS, "chunk": 32, "memory_budget": 10**7}
+    return words + [str(word) for name, value in knobs.items() for word in (f"--{name}", value)]
+
+
+def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_the_config_runs_and_agrees_with_the_one_for_memory(tmp_path: Path) -> None:
+    large, memory = json.loads(CONFIG.read_text()), json.loads((CONFIG.parent / "inference.json").read_text())
+    for knob in ("spatial_dims", "in_channels", "threshold", "edge_threshold", "min_size", "ridge_radius", "device"):
+        assert large[knob] == memory[knob]
+    scaled = next(t for t in memory["preprocessing"]["transforms"] if t["_target_"].startswith("ScaleIntensity"))
+    assert (scaled["lower"], scaled["upper"]) == (1, 99.8)
+    assert ConfigParser.load_config_files([str(CONFIG)])["evaluating"] == "%run"
+    result = run(command(write_image(tmp_path, 100, 90), tmp_path / "out"), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert read(tmp_path / "out" / "cells_cells.zarr").max() > 5
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    image = write_image(tmp_path, 400, 500)
+    assert run(command(image, tmp_path / "whole"), tmp_path).returncode == 0
+    random, part, killed = np.random.default_rng(0), tmp_path / "killed" / ".part-cells", 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    while killed < 20 and not (tmp_path / "killed" / "cells_cells.zarr").exists():
+        finished = len(list(part.rglob("*.npz")))
+        with subprocess.Popen(command(image, tmp_path / "killed"), cwd=tmp_path, env=environment) as process:
+            while process.poll() is None and len(list(part.rglob("*.npz"))) <= finished:
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+        killed += 1
+    assert killed > 3, "test invalid"
+    if killed == 20:
+        assert run(command(image, tmp_path / "killed"), tmp_path).returncode == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")

@@ -1,0 +1,220 @@
+"""Segment an image of any size on disk, in the memory of one block: the steps, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special
+
+from unet_monai.data.image_io import CellImageReader
+from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
+from unet_monai.large_images.block_instances import BlockInstances, marks_of
+from unet_monai.large_images.block_scores import BlockScorer
+from unet_monai.large_images.components import Table
+from unet_monai.large_images.lazy_image import LazyImage
+from unet_monai.large_images.ome_zarr import BlockArray, open_ome_zarr
+from unet_monai.large_images.percentiles import streamed_percentiles
+from unet_monai.large_images.stages import finish_blocks, finish_json
+from unet_monai.networks import ValidUNet
+from unet_monai.transforms import LogitsToInstances
+
+logger = logging.getLogger(__name__)
+
+PERCENTILES = (1.0, 99.8)
+"""Those of the image that become 0 and 1, as in the bundle's configs."""
+
+BYTES_PER_PIXEL = 160
+"""Most that the arrays of a block take per pixel of its window and channel; measured, see docs/large_images.md."""
+
+
+def load_network(weights: str, device: torch.device | str = "cpu") -> ValidUNet:
+    """Load a trained network, ready to score.
+
+    Args:
+        weights: path of its weights, such as ``bundle/models/model.pt``.
+        device: where it is to compute.
+
+    Raises:
+        ValueError: when these are not the weights of a ValidUNet.
+    """
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    return ValidUNet.from_state_dict(state).to(device).eval()
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """Which part of an image is segmented, and in blocks of what size.
+
+    Args:
+        roi: (start, stop) along X, Y[, Z], pixels; None for the whole image.
+        mask: path of a picture of any size that covers the whole image, other than 0 where to segment; None for
+            everywhere.
+        reach: most steps that a cell grows from its core, pixels; more than the widest rim between core and outline.
+        chunk: side of the chunks of all arrays that are written, pixels, a multiple of the network's pooling step.
+        memory_budget: bytes that may be used besides the network, its maps and the tables of the cells.
+        roi_size: side of the network's input tiles; None chooses one that fits a block.
+    """
+
+    roi: Sequence[Sequence[int]] | None = None
+    mask: str | None = None
+    reach: int = 64
+    chunk: int = 512
+    memory_budget: int = 2 * 10**9
+    roi_size: int | None = None
+
+
+class LargeImageSegmenter:
+    """Segment an image that is larger than memory into an OME-Zarr of instances.
+
+    The instances, with their ids, are those of the bundle's inference in memory, under the conditions that
+    `BlockInstances` states; scores differ by float rounding. The values that become 0 and 1 are the percentiles of all
+    pixels that are segmented. Pixels outside `roi` and `mask` become background; blocks that hold none inside are
+    neither read nor written, but for the border of their neighbours. They count as the outside of the image.
+
+    Intermediate arrays lie in ``.part-<name>`` beside the result. A run that was killed continues from there: every
+    finished block is recorded. One run at a time may work on an image.
+
+    Args:
+        image: see `open_image`.
+        network: a trained network, see `load_network`.
+        find_instances: turns scores into instances; its knobs count.
+        output_dir: folder for ``<name>_cells.zarr`` and ``<name>_scores.zarr``.
+        settings: region and blocks.
+        save_scores: whether to write the probability of no background too, uint8, 255 for 1.
+        device: device of the network.
+
+    Raises:
+        ValueError: for a setting that does not fit the image, the network, or those of the run to be continued.
+        FileExistsError: if the result is there already.
+    """
+
+    def __init__(
+        self,
+        image: LazyImage,
+        network: ValidUNet,
+        find_instances: LogitsToInstances,
+        output_dir: str | Path,
+        settings: BlockSettings | None = None,
+        *,
+        save_scores: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.image, self.network, self.find_instances, self.device = image, network, find_instances, device
+        self.settings = settings = settings or BlockSettings()
+        dims = len(image.shape)
+        if dims != len(network.border):
+            raise ValueError(f"image must have the network's {len(network.border)} axes, got shape {image.shape}.")
+        if settings.chunk % max(2**poolings for poolings in network.poolings):
+            raise ValueError(f"chunk must be a multiple of the network's pooling step, got {settings.chunk}.")
+        mask = None if settings.mask is None else _read_mask(settings.mask, dims)
+        self.selection = Selection(image.shape, settings.roi, mask)
+        halo = max(settings.reach, *network.border)
+        side = largest_block(settings.memory_budget, BYTES_PER_PIXEL * network.in_channels, halo, settings.chunk, dims)
+        grid = block_grid(image.shape, [side] * dims)
+        self.blocks = {position: block for position, block in grid.items() if self.selection.pixels(block).any()}
+        self.name = re.sub(r"(\.ome)?\.(tiff?|zarr|nii)$", "", Path(image.path).name, flags=re.IGNORECASE)
+        self.output_dir, self.part = Path(output_dir), Path(output_dir) / f".part-{self.name}"
+        self.outputs = [f"{self.name}_cells.zarr"] + [f"{self.name}_scores.zarr"] * save_scores
+
+    def run(self) -> Path:
+        """Segment the image.
+
+        Returns:
+            The path of the instances.
+        """
+        for output in self.outputs:
+            if (self.output_dir / output).exists():
+                raise FileExistsError(f"output_dir must not hold {output} yet, got {self.output_dir}.")
+        self.part.mkdir(parents=True, exist_ok=True)
+        if finish_json(self.part / "run.json", self._fingerprint) != self._fingerprint():
+            raise ValueError(
+                f"settings must be those of the run that was begun, got others: delete {self.part} to start anew."
+            )
+        ranges = finish_json(self.part / "intensity_range.json", self._intensity_range)
+        logger.info("values that become 0 and 1, for each channel: %s", ranges)
+        marks = open_ome_zarr(self.part / "marks.zarr", self.image.shape, np.uint8, chunk=self.settings.chunk)
+        classes = self._score(
+            BlockScorer(self.image, self.network, ranges, roi_size=self.settings.roi_size, device=self.device), marks
+        )
+        work = BlockInstances(
+            self.part,
+            self.image.shape,
+            self.blocks,
+            self.find_instances,
+            reach=self.settings.reach,
+            chunk=self.settings.chunk,
+            ridges=classes == 2,
+        )
+        count = work.find(marks, self._output(self.outputs[0], np.uint32))
+        for output in self.outputs:
+            (self.part / output).rename(self.output_dir / output)
+        shutil.rmtree(self.part)
+        logger.info("%d cells in %s", count, self.output_dir / self.outputs[0])
+        return self.output_dir / self.outputs[0]
+
+    def _output(self, name: str, dtype: Any) -> BlockArray:
+        return open_ome_zarr(
+            self.part / name,
+            self.image.shape,
+            dtype,
+            chunk=self.settings.chunk,
+            grid=self.image.grid,
+            is_label=name == self.outputs[0],
+        )
+
+    def _score(self, scorer: BlockScorer, marks: BlockArray) -> int:
+        """Score and mark all blocks; returns the number of classes."""
+        scores_file = self._output(self.outputs[1], np.uint8) if len(self.outputs) > 1 else None
+
+        def score(block: Block) -> Table:
+            probability = special.softmax(scorer(block).float().numpy(), axis=0)
+            selected = self.selection.pixels(block)
+            marks.write(block, np.where(selected, marks_of(probability, self.find_instances), 0))
+            if scores_file is not None:
+                scores_file.write(block, np.where(selected, np.rint(255 * (1 - probability[0])), 0).astype(np.uint8))
+            return {"classes": np.array(len(probability))}
+
+        tables = finish_blocks(self.part / "scores", self.blocks, score)
+        return int(next(iter(tables.values()))["classes"])
+
+    def _intensity_range(self) -> list[list[float]]:
+        return [
+            streamed_percentiles(partial(self._selected_values, channel), PERCENTILES)
+            for channel in range(self.network.in_channels)
+        ]
+
+    def _selected_values(self, channel: int) -> Iterator[np.ndarray]:
+        for block in self.blocks.values():
+            yield self.image.read(block.slices)[channel][self.selection.pixels(block)]
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What a run that continues another must share with it."""
+        digest = hashlib.sha256()
+        for name, weight in self.network.state_dict().items():
+            digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+        knobs = {name: getattr(self.find_instances, name) for name in ("threshold", "edge_threshold", "min_size")}
+        image = Path(self.image.path).resolve()
+        return {
+            "image": [str(image), list(self.image.shape), str(self.image.dtype), image.stat().st_mtime_ns],
+            "weights": digest.hexdigest(),
+            **knobs,
+            "ridge_radius": self.find_instances.ridge_radius,
+            "settings": {name: value for name, value in asdict(self.settings).items() if name != "roi"},
+            "roi": [[int(a), int(b)] for a, b in self.selection.roi],
+            "outputs": self.outputs,
+        }
+
+
+def _read_mask(path: str, spatial_dims: int) -> np.ndarray:
+    reader = CellImageReader(spatial_dims)
+    return reader.get_data(reader.read(path))[0][0] > 0
