@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import check_overrides
-from unet_monai.bundle.overrides import command_line_settings, unknown_override
+from unet_monai.bundle.overrides import (
+    NUMBERS,
+    SWITCHES,
+    WHOLE_NUMBERS,
+    WHOLE_NUMBERS_PER_AXIS,
+    command_line_settings,
+    mistyped_value,
+    unknown_override,
+)
 
 CONFIG = {
     "epochs": 20,
@@ -35,6 +44,60 @@ class TestCommandLineSettings:
         # The command line's parser takes `-epochs 5` for `--epochs 5`, and `-1` for a number.
         argv = ["-epocs", "5", "-lr=1", "--w0", "-1", "--sigma", "-.5"]
         assert command_line_settings(argv) == {"epocs": "5", "lr": "1", "w0": "-1", "sigma": "-.5"}
+
+    def test_a_switch_needs_no_value(self) -> None:
+        assert command_line_settings(["--resume", "--epochs", "5", "--rois"]) == {
+            "resume": "True",
+            "epochs": "5",
+            "rois": "True",
+        }
+
+
+class TestMistypedValue:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "--epochs 5 --learning_rate 1e-4 --w0 10 --sigma 5.5 --threshold 1 --seed=0",
+            "--tile_size 444 --roi_size [204,220] --roi_size (204,220) --network_def#features [2,4,8]",
+            "--tile_size $a --epochs @b --w0 %c --largest_diameter $None",
+            "--resume --rois true --resume False --rois=True",
+            "--validation t1* --views all --dataset_dir 5 --network_def#norm ten",
+        ],
+    )
+    def test_right_values(self, line: str) -> None:
+        assert mistyped_value(command_line_settings(line.split())) is None
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("--epochs ten", "--epochs must be a whole number, got 'ten'."),
+            ("--epochs 2.5", "--epochs must be a whole number, got 2.5."),
+            ("--epochs [1,2]", "--epochs must be a whole number, got [1, 2]."),
+            ("--seed True", "--seed must be a whole number, got True."),
+            ("--epochs --resume", "--epochs must be a whole number, got True."),
+            ("--tile_size 444.5", "--tile_size must be a whole number or a list of them, got 444.5."),
+            ("--tile_size [444,'b']", "--tile_size must be a whole number or a list of them, got [444, 'b']."),
+            ("--tile_size []", "--tile_size must be a whole number or a list of them, got []."),
+            (
+                "--network_def::features big",
+                "--network_def::features must be a whole number or a list of them, got 'big'.",
+            ),
+            ("--threshold abc", "--threshold must be a number, got 'abc'."),
+            ("--learning_rate 0,1", "--learning_rate must be a number, got (0, 1)."),
+            ("--largest_diameter null", "--largest_diameter must be '$None', in quotes, for none, got 'null'."),
+            ("--min_size None", "--min_size must be '$None', in quotes, for none, got None."),
+            ("--rois false", "--rois must be True or False, with a capital letter, got 'false'."),
+            ("--resume yes", "--resume must be True or False, with a capital letter, got 'yes'."),
+        ],
+    )
+    def test_wrong_values(self, line: str, message: str) -> None:
+        assert mistyped_value(command_line_settings(["--views", "all", *line.split()])) == message
+
+    def test_every_number_and_switch_of_the_configs_is_checked(self) -> None:
+        known = {*WHOLE_NUMBERS, *WHOLE_NUMBERS_PER_AXIS, *NUMBERS, *SWITCHES, "validation"}
+        for name in ("train.json", "inference.json"):
+            config = json.loads((REPOSITORY / "bundle" / "configs" / name).read_text())
+            assert {key for key, value in config.items() if isinstance(value, int | float)} <= known
 
 
 class TestUnknownOverride:
@@ -106,6 +169,10 @@ class TestCheckOverrides:
         check_overrides([*argv, "--epochs", "5"])
         with pytest.raises(ValueError, match=r"unknown setting '--epocs': did you mean '--epochs'\?"):
             check_overrides([*argv, "--epocs", "5"])
+
+    def test_a_value_of_another_type_stops(self, config_file: str) -> None:
+        with pytest.raises(ValueError, match=r"^--epochs must be a whole number, got 'ten'\.$"):
+            check_overrides(["run", "--config_file", config_file, "--epochs", "ten"])
 
     def test_several_config_files(self, config_file: str, tmp_path: Path) -> None:
         overlay = tmp_path / "paper.json"

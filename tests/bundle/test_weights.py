@@ -9,6 +9,7 @@ from monai.bundle import ConfigParser
 
 from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import find_weights
+from unet_monai.networks import ValidUNet
 
 SHIPPED = sorted((REPOSITORY / "bundle" / "weights").glob("*.pt"))
 
@@ -65,6 +66,53 @@ def test_several_shipped_files_are_a_choice(tmp_path: Path) -> None:
     put(tmp_path, "weights/a.pt", "weights/b.pt")
     with pytest.raises(ValueError, match=r"checkpoint must name one of .*a\.pt, .*b\.pt, got None\."):
         find_weights(str(tmp_path))
+
+
+FEATURES = (2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"features": (4, 8, 16)}, r"--network_def#features \[4,8,16\]"),
+        ({"features": (2, 4)}, r"--network_def#features \[2,4\]"),
+        ({"out_channels": 2}, "--network_def#out_channels 2"),
+        ({"norm": None}, r"--network_def#norm '\$None'"),
+        ({"in_channels": 3, "out_channels": 4}, "--in_channels 3 --network_def#out_channels 4"),
+        ({"spatial_dims": 3}, "--spatial_dims 3"),
+    ],
+)
+def test_weights_of_another_network_are_named_with_its_settings(tmp_path: Path, settings: dict, options: str) -> None:
+    common = {"features": FEATURES, "out_channels": 3, "norm": "batch"}
+    network, path = ValidUNet(**common), tmp_path / "model.pt"
+    torch.save(ValidUNet(**{**common, **settings}).state_dict(), path)
+    with pytest.raises(ValueError, match=rf"^checkpoint must fit the network, got .* {path}: add {options}$"):
+        find_weights(str(tmp_path), str(path), network=network)
+    for state in (network.state_dict(), {"model": network.state_dict()}):
+        torch.save(state, path)
+        assert find_weights(str(tmp_path), str(path), network=network) == str(path)
+
+
+def test_a_difference_that_no_setting_names(tmp_path: Path) -> None:
+    torch.save(ValidUNet(features=FEATURES, kernel_size=5).state_dict(), tmp_path / "a.pt")
+    message = r"got downs\.0\.convs\.conv1\.weight of shape \(4, 2, 5, 5\) for \(4, 2, 3, 3\) in .*a\.pt\.$"
+    with pytest.raises(ValueError, match=message):
+        find_weights(str(tmp_path), str(tmp_path / "a.pt"), network=ValidUNet(features=FEATURES))
+
+
+def test_files_that_hold_no_weights(tmp_path: Path) -> None:
+    network = ValidUNet(features=FEATURES)
+    torch.save(network.state_dict(), tmp_path / "cut.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:3000])
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save(network, tmp_path / "code.pt")
+    for name in ("cut.pt", "empty.pt", "text.pt", "code.pt"):
+        with pytest.raises(ValueError, match=rf"must be a file of weights such as model\.pt, got .*{name} \(\w+\)\.$"):
+            find_weights(str(tmp_path), str(tmp_path / name), network=network)
+    torch.save({"network": network.state_dict(), "epoch": 3}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"must hold the weights of a ValidUNet, got none for '\S+' in .*last\.pt\.$"):
+        find_weights(str(tmp_path), str(tmp_path / "last.pt"), network=network)
 
 
 def test_at_most_one_file_is_shipped() -> None:

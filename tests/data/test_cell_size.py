@@ -38,6 +38,14 @@ def test_ignored_pixels_are_no_cell(tmp_path: Path) -> None:
     assert median_cell_diameter(written(tmp_path, label), ignore_label=2) == pytest.approx(2 * sqrt(4 / pi))
 
 
+def test_border_pixels_tell_cells_apart(tmp_path: Path) -> None:
+    label = draw("""
+        11211.
+        11211.
+    """)
+    assert median_cell_diameter(written(tmp_path, label), border_label=2) == pytest.approx(2 * sqrt(5 / pi))
+
+
 def test_without_a_cell(tmp_path: Path) -> None:
     assert isnan(median_cell_diameter(written(tmp_path, np.zeros((4, 5), int))))
     assert scale_for_cells(nan, 40) == 1

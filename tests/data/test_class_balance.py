@@ -34,6 +34,11 @@ def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     assert balanced_class_weights(data, ignore_label=9) == pytest.approx((1, 1))
 
 
+def test_border_pixels_are_of_cells(tmp_path: Path) -> None:
+    data = labels(tmp_path, [[1, 2, 1, 0, 0, 0, 0, 2]])
+    assert balanced_class_weights(data, border_label=2) == pytest.approx((8 / 10, 8 / 6))
+
+
 def test_a_missing_class_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data must hold pixels of background and of cells, got 3 and 0\."):
         balanced_class_weights(labels(tmp_path, [[0, 0, 0]]))

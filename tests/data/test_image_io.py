@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from skimage.measure import label as connected_components
 
+from unet_monai.data.demo import draw_cells
 from unet_monai.data.image_formats import count_pages, image_stem, split_page, split_suffix
 from unet_monai.data.image_io import IGNORE_LABEL, CellImageReader, LabelReader, output_name, write_instances
+from unet_monai.transforms.cell_classes import cell_classes
 
 # 2 rows and 3 columns: the column is X, the first axis in memory.
 ROWS = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
@@ -271,6 +274,39 @@ def test_ignored_pixels(tmp_path):
     assert binary.tolist() == [[1, IGNORE_LABEL, 2]]
     assert labels(tmp_path, np.uint8([[255, 255, 0]]), LabelReader(ignore_label=255)).tolist() == [[-1, -1, 0]]
     assert labels(tmp_path, np.uint8([[0, 0, 0]])).tolist() == [[0, 0, 0]]
+
+
+def test_border_pixels_tell_cells_apart_and_go_to_the_nearest(tmp_path):
+    rows = [[1, 1, 2, 2, 2, 2, 1, 0, 2], [1, 1, 2, 0, 0, 2, 1, 0, 0], [0, 0, 0, 0, 255, 1, 1, 1, 0]]
+    found = labels(tmp_path, rows, LabelReader(ignore_label=255, border_label=2))
+    # The border pixel at the end of the first row touches no cell.
+    assert found.tolist() == [[1, 1, 1, 1, 2, 2, 2, 0, 0], [1, 1, 1, 0, 0, 2, 2, 0, 0], [0, 0, 0, 0, -1, 2, 2, 2, 0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_classes_turn_back_into_the_cells_they_came_from(tmp_path, seed):
+    cells = draw_cells(seed, (150, 200))[1]
+    classes = cell_classes(cells, radius=2)
+    assert (classes == 2).any(), "test invalid"
+    found = labels(tmp_path, classes, LabelReader(border_label=2))
+    merged = connected_components(classes > 0, connectivity=1)
+    assert found.max() == len(np.unique(cells)) - 1 > merged.max()
+    np.testing.assert_array_equal(found > 0, cells > 0)
+    pairs = np.unique(np.stack([found, cells])[:, classes == 1], axis=1)
+    assert pairs.shape[1] == found.max()
+
+
+def test_a_border_value_means_nothing_in_lists_of_instances(tmp_path):
+    np.save(tmp_path / "a_seg.npy", {"masks": np.array([[1, 2, 3]])})
+    assert image(tmp_path / "a_seg.npy", LabelReader(border_label=2)).ravel().tolist() == [1, 2, 3]
+
+
+def test_refused_classes(tmp_path):
+    with pytest.raises(ValueError, match=r"one value besides 0 and the border_label 2, got 2 of them\."):
+        labels(tmp_path, [[0, 1, 2, 3]], LabelReader(border_label=2))
+    for border, ignore in ((0, None), (7, 7)):
+        with pytest.raises(ValueError, match=rf"positive and differ from ignore_label \({ignore}\), got {border}\."):
+            LabelReader(ignore_label=ignore, border_label=border)
 
 
 def test_large_ids_become_compact(tmp_path):

@@ -115,3 +115,11 @@ def test_segment_warns_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     segment(image, make(nan), threshold=0.5, min_size=1)
     assert not caplog.records
+
+
+def test_a_scale_that_cannot_be_told_stops_before_the_first_image() -> None:
+    network = make(nan)
+    handler = CellSizeHandler(network, inferer_of(network, 30.0))
+    with pytest.raises(ValueError, match=r"^cell_diameter must be None for a network that knows none, got 30\.0\.$"):
+        run(handler, [])
+    assert handler.sizes == []

@@ -78,7 +78,7 @@ class TestFileProgressHandler:
         engine = Engine(lambda engine, batch: batch)
         handler = FileProgressHandler("some/results")
         handler.attach(engine)
-        engine.run([["a"], ["b"], ["c"]])
+        engine.run([["a"], [], ["c"]])  # the second one failed
         assert handler.bar.n == handler.bar.total == 3
         assert "segmenting: 100%" in capsys.readouterr().err
-        assert caplog.messages == ["3 images segmented, results in some/results"]
+        assert caplog.messages == ["2 images segmented, results in some/results"]

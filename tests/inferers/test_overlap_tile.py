@@ -285,7 +285,9 @@ def test_progress_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> Non
 class TestRejects:
     def test_a_tile_that_the_poolings_do_not_fit(self) -> None:
         with pytest.raises(ValueError, match=r"^input size must be .*, such as 508 or 524, got 512\.$"):
-            OverlapTileInferer(512)(torch.zeros(1, 1, 600, 600), lambda tiles: tiles)
+            OverlapTileInferer(512)
+        with pytest.raises(ValueError, match=r", such as 16 or 20, got 18\.$"):
+            OverlapTileInferer((16, 18), border=4, poolings=(2, 2))
 
     def test_a_tile_whose_output_is_below_the_pooling_step(self) -> None:
         with pytest.raises(ValueError, match=r"^tile output must be at least 16 px, .* got 4\.$"):

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import nibabel
 import numpy as np
@@ -45,6 +46,25 @@ def test_errors_of_the_reader_reach_the_user(tmp_path):
         LoadCellImaged("label", LabelReader())({"label": str(tmp_path / "rgb.png")})
     with pytest.raises(TypeError, match="reader must be an ImageReader object, got 'PILReader'"):
         LoadCellImaged("image", "PILReader")
+
+
+@pytest.mark.parametrize(("suffix", "spatial_dims"), [(".png", 2), (".tif", 3)])
+def test_image_and_label_have_one_size(tmp_path, suffix, spatial_dims):
+    image, label = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    for path, rows in ((image, ROWS), (label, ROWS.T)):
+        tifffile.imwrite(path, [rows] * 2, photometric="minisblack") if spatial_dims == 3 else Image.fromarray(
+            rows
+        ).save(path)
+    load = Compose(
+        [LoadCellImaged("image", CellImageReader(spatial_dims)), LoadCellImaged("label", LabelReader(spatial_dims))]
+    )
+    assert load({"image": image, "label": image})["label"].shape[1:3] == (3, 2)
+    with pytest.raises(RuntimeError, match="applying transform") as error:
+        load({"image": image, "label": label})
+    assert re.search(
+        r"b\.\w+ must have the size of .*a\.\w+, \(3, 2[2, ]*\) \(columns first\), got \(2, 3[2, ]*\)\.$",
+        str(error.value.__cause__),
+    )
 
 
 def test_another_reader_may_be_given_at_the_call(tmp_path):

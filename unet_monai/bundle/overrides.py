@@ -1,4 +1,4 @@
-"""Catch mistyped command-line overrides, which MONAI accepts without a word."""
+"""Catch mistyped command-line overrides, names and values, which MONAI accepts without a word."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ from typing import Any
 import fire.parser
 from monai.bundle import ConfigParser
 
+_OPTION = re.compile(r"--?([A-Za-z_][^=]*)(=.*)?", flags=re.DOTALL)
 # The options of `python -m monai.bundle run` itself, which are no keys of a config.
 RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "logging_file", "args_file", "tracking")
+
+# What the settings must be; those that are not here may be several things or are checked by what they are made into.
+WHOLE_NUMBERS = (
+    *("training_images", "ignore_label", "border_label", "margin", "epochs", "steps_per_epoch", "val_interval"),
+    *("batch_size", "sw_batch_size", "ridge_radius", "min_size", "num_workers", "seed", "spatial_dims", "in_channels"),
+    "network_def#out_channels",
+)
+WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
+NUMBERS = (
+    *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
+    *("threshold", "edge_threshold", "scale", "cell_diameter", "network_def#dropout"),
+)
+SWITCHES = ("resume", "rois")
 
 
 def command_line_settings(argv: Sequence[str]) -> dict[str, str]:
@@ -21,12 +35,15 @@ def command_line_settings(argv: Sequence[str]) -> dict[str, str]:
     Example:
         >>> command_line_settings(["run", "training", "--config_file", "train.json", "--epochs=5", "--roi_size", "-1"])
         {'config_file': 'train.json', 'epochs': '5', 'roi_size': '-1'}
+        >>> command_line_settings(["--resume", "--epochs", "5", "--rois"])  # without a value: switched on
+        {'resume': 'True', 'epochs': '5', 'rois': 'True'}
     """
     settings = {}
     for word, following in zip_longest(argv, argv[1:], fillvalue=""):
-        option = re.fullmatch(r"--?([A-Za-z_][^=]*)(=.*)?", word, flags=re.DOTALL)
+        option = _OPTION.fullmatch(word)
         if option:
-            settings[option[1].replace("-", "_")] = following if option[2] is None else option[2][1:]
+            value = "True" if not following or _OPTION.fullmatch(following) else following
+            settings[option[1].replace("-", "_")] = value if option[2] is None else option[2][1:]
     return settings
 
 
@@ -64,24 +81,63 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
     return None
 
 
+def mistyped_value(settings: Mapping[str, str]) -> str | None:
+    """Find the first setting whose value is of another type than it must be.
+
+    Values are read as the command's own parser, Python Fire, reads them. Expressions (``$...``) and references
+    (``@...``, ``%...``) may be anything.
+
+    Args:
+        settings: values by name, as `command_line_settings` returns them.
+
+    Returns:
+        One line that says what was meant, or None when there is no mistake.
+
+    Example:
+        >>> mistyped_value({"epochs": "ten"})
+        "--epochs must be a whole number, got 'ten'."
+    """
+    for name, text in settings.items():
+        key, value = name.replace("::", "#"), fire.parser.DefaultParseValue(text)
+        if text.startswith(("$", "@", "%")):
+            continue
+        if value is None or str(value).lower() in ("none", "null"):
+            if key in (*WHOLE_NUMBERS, *WHOLE_NUMBERS_PER_AXIS, *NUMBERS):
+                return f"--{name} must be '$None', in quotes, for none, got {value!r}."
+        elif key in WHOLE_NUMBERS and not _is_number(value, int):
+            return f"--{name} must be a whole number, got {value!r}."
+        elif key in WHOLE_NUMBERS_PER_AXIS:
+            if not all(_is_number(n, int) for n in (value if isinstance(value, list | tuple) and value else [value])):
+                return f"--{name} must be a whole number or a list of them, got {value!r}."
+        elif key in NUMBERS and not _is_number(value, int, float):
+            return f"--{name} must be a number, got {value!r}."
+        elif key in SWITCHES and value not in (True, False, "true"):  # MONAI takes the text 'false' for true
+            return f"--{name} must be True or False, with a capital letter, got {value!r}."
+    return None
+
+
 def check_overrides(argv: Sequence[str]) -> None:
-    """Stop a ``monai.bundle run`` whose command line sets a key that its config files do not have.
+    """Stop a ``monai.bundle run`` whose command line sets a key that its config files do not have, or a wrong value.
 
     Args:
         argv: the command line, ``sys.argv``. Started in any other way (from Python, or by a server), there is no
             ``--config_file`` in it, and nothing to check.
 
     Raises:
-        ValueError: for an unknown key; names the nearest real one.
+        ValueError: for an unknown key, with the nearest real one, and for a value of the wrong type, with the right.
     """
     settings = command_line_settings(argv)
     if "config_file" not in settings:
         return
     # Read as the command's own parser reads it: one path, or a list of them.
     files = fire.parser.DefaultParseValue(settings["config_file"])
-    mistake = unknown_override(settings, ConfigParser.load_config_files(files))
+    mistake = unknown_override(settings, ConfigParser.load_config_files(files)) or mistyped_value(settings)
     if mistake is not None:
         raise ValueError(mistake)
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _children(node: Any) -> Iterable[tuple[str, Any]]:

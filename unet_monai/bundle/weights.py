@@ -1,27 +1,36 @@
-"""Decide which weights inference uses, and say so."""
+"""Decide which weights inference uses, say so, and check that they fit the network."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
 
-def find_weights(bundle_root: str, checkpoint: str | None = None, ckpt_dir: str | None = None) -> str:
+def find_weights(
+    bundle_root: str, checkpoint: str | None = None, ckpt_dir: str | None = None, *, network: nn.Module | None = None
+) -> str:
     """Find the weights: ``checkpoint`` if given, else what training wrote, else what the bundle was shipped with.
 
     Args:
         bundle_root: folder of the bundle; training writes ``models/model.pt`` in it, and ``weights/`` is shipped.
         checkpoint: path given by the user, or None.
         ckpt_dir: where training writes ``model.pt`` instead of ``models/``, or None.
+        network: the ``ValidUNet`` that the weights are for; None leaves the file unread.
 
     Returns:
         The path of the weights; it is logged.
 
     Raises:
         FileNotFoundError: when the given file does not exist, or none was given and there is none.
-        ValueError: when several files were shipped and none is given.
+        ValueError: when several files were shipped and none is given, when the file holds something else than weights,
+            and when these are of another network; names the settings of theirs.
     """
     root = Path(bundle_root)
     trained = (root / "models" if ckpt_dir is None else Path(ckpt_dir)) / "model.pt"
@@ -39,4 +48,52 @@ def find_weights(bundle_root: str, checkpoint: str | None = None, ckpt_dir: str 
     else:
         raise FileNotFoundError(f"no weights at {trained}: train first, or give a file with --checkpoint.")
     logger.info("weights: %s", path)
+    if network is not None:
+        _check_fit(path, network)
     return str(path)
+
+
+def _check_fit(path: Path, network: nn.Module) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # wrong bytes lead to any
+        raise ValueError(
+            f"checkpoint must be a file of weights such as model.pt, got {path} ({type(error).__name__})."
+        ) from None
+    ours, theirs = _shapes(network.state_dict()), _shapes(state)
+    if ours == theirs:
+        return
+    try:
+        wanted, given = _settings(ours), _settings(theirs)
+    except KeyError as missing:
+        raise ValueError(
+            f"checkpoint must hold the weights of a ValidUNet, got none for {missing} in {path}."
+        ) from None
+    options = " ".join(f"--{name} {value}" for name, value in given.items() if value != wanted[name])
+    if options:
+        raise ValueError(f"checkpoint must fit the network, got the weights of another one, {path}: add {options}")
+    name = min(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+    raise ValueError(
+        f"checkpoint must fit the network, got {name} of shape {theirs.get(name)} for {ours.get(name)} in {path}."
+    )
+
+
+def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights in a file: a plain state dict, or one under ``model``, as MONAI saves it."""
+    weights = state.get("model", state) if isinstance(state, Mapping) else {}
+    return {name: tuple(weight.shape) for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+
+
+def _settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Tell from the shapes of its weights how a network was set up, as one would write it on the command line."""
+    depth = sum(name.endswith("up_conv.weight") for name in shapes)
+    blocks = ["input_block", *(f"downs.{i}.convs" for i in range(depth))]
+    first, last = shapes["input_block.conv1.weight"], shapes["output_conv.weight"]
+    features = ",".join(str(shapes[f"{block}.conv2.weight"][0]) for block in blocks)
+    return {
+        "spatial_dims": str(len(first) - 2),
+        "in_channels": str(first[1]),
+        "network_def#features": f"[{features}]",
+        "network_def#out_channels": str(last[0]),
+        "network_def#norm": "batch" if "input_block.norm1.weight" in shapes else "'$None'",
+    }

@@ -11,7 +11,11 @@ from unet_monai.data.image_io import LabelReader
 
 
 def median_cell_diameter(
-    data: Sequence[Mapping[str, str]], *, ignore_label: int | None = None, spatial_dims: int = 2
+    data: Sequence[Mapping[str, str]],
+    *,
+    ignore_label: int | None = None,
+    border_label: int | None = None,
+    spatial_dims: int = 2,
 ) -> float:
     """Measure the median diameter of the cells in all training labels.
 
@@ -20,12 +24,13 @@ def median_cell_diameter(
     Args:
         data: training list; ``label`` of each item is read.
         ignore_label: label value of pixels that nobody annotated, which are no cell.
+        border_label: in label maps of classes, the value of the pixels where cells touch; see `LabelReader`.
         spatial_dims: 2 or 3.
 
     Returns:
         The diameter in pixels; nan without any cell.
     """
-    reader = LabelReader(spatial_dims=spatial_dims, ignore_label=ignore_label)
+    reader = LabelReader(spatial_dims=spatial_dims, ignore_label=ignore_label, border_label=border_label)
     sizes: list[int] = []
     for item in data:
         sizes.extend(cell_sizes(reader.get_data(reader.read(item["label"]))[0]))

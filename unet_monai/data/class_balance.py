@@ -10,7 +10,11 @@ from unet_monai.data.image_io import LabelReader
 
 
 def balanced_class_weights(
-    data: Sequence[Mapping[str, str]], *, ignore_label: int | None = None, spatial_dims: int = 2
+    data: Sequence[Mapping[str, str]],
+    *,
+    ignore_label: int | None = None,
+    border_label: int | None = None,
+    spatial_dims: int = 2,
 ) -> tuple[float, float]:
     """Compute w_c of https://arxiv.org/abs/1505.04597, equation 2, once over all training labels.
 
@@ -20,6 +24,7 @@ def balanced_class_weights(
     Args:
         data: training list; ``label`` of each item is read.
         ignore_label: label value of pixels that nobody annotated, which do not count.
+        border_label: in label maps of classes, the value of the pixels where cells touch; see `LabelReader`.
         spatial_dims: 2 or 3.
 
     Returns:
@@ -28,7 +33,7 @@ def balanced_class_weights(
     Raises:
         ValueError: when a class does not occur at all.
     """
-    reader = LabelReader(spatial_dims=spatial_dims, ignore_label=ignore_label)
+    reader = LabelReader(spatial_dims=spatial_dims, ignore_label=ignore_label, border_label=border_label)
     counts = np.zeros(2, dtype=np.int64)
     for item in data:
         label = reader.get_data(reader.read(item["label"]))[0]

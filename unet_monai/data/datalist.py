@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unet_monai.data.image_formats import (
     SUPPORTED_SUFFIXES,
+    RefusedFileError,
     count_pages,
     image_stem,
     picture_size,
@@ -168,6 +169,8 @@ def load_split(
 def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, str]]:
     """List the images to segment: one file, or the files of a folder in natural order, without its sub-folders.
 
+    A file that cannot be read is listed, as one image: reading it says what is wrong, and the others are not lost.
+
     Args:
         path: file or folder. Of a folder, hidden files and those of other kinds are left out, and so are masks and
             other pictures that Cellpose or inference wrote beside an image (see `layouts.image_files`).
@@ -199,12 +202,19 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
         other = stems.setdefault(split_suffix(file.name)[0], file)
         if other != file:
             raise ValueError(f"images must have different stems, got {other.name} and {file.name} in {path}.")
-    return [{"image": address} for file in files for address in _addresses(file, spatial_dims)]
+    return [{"image": address} for file in files for address in _addresses_to_read(file, spatial_dims)]
 
 
 def _addresses(file: Path, spatial_dims: int) -> list[str]:
     pages = count_pages(str(file)) if spatial_dims == 2 else 1
     return [f"{file}#{page}" for page in range(pages)] if pages > 1 else [str(file)]
+
+
+def _addresses_to_read(file: Path, spatial_dims: int) -> list[str]:
+    try:
+        return _addresses(file, spatial_dims)
+    except (RefusedFileError, FileNotFoundError):
+        return [str(file)]
 
 
 def _pages(image: Path, label: Path, spatial_dims: int) -> list[dict[str, str]]:

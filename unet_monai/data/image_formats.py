@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -16,12 +14,12 @@ import imagecodecs
 import nibabel
 import numpy as np
 import tifffile
-from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 TIFF_SUFFIXES = (".tif", ".tiff")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+_LARGEST_NUMBER = np.finfo(np.float32).max / 2  # the difference of two images' values is a float32 too
 SUPPORTED_SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *JPEG_SUFFIXES, ".png", ".bmp")
 
 
@@ -82,19 +80,29 @@ class Picture(NamedTuple):
     num_pages: int
 
 
-_DECODING_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, ValueError, zlib.error)
-_DECODING_ERRORS += (struct.error, zipfile.BadZipFile, ImageFileError)
+class RefusedFileError(ValueError):
+    """A file does not hold what it must; the message names it and fills one line."""
 
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Let the errors of the libraries that decode a file say which file it was."""
+    """Let the errors of the libraries that decode a file, which wrong bytes lead to any of, say which file it was.
+
+    Raises:
+        RefusedFileError: naming the file, in place of any other error in the block.
+        FileNotFoundError: if there is no such file.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"image file must exist, got {path}.")
+        link = " (a link that leads nowhere)" if Path(path).is_symlink() else ""
+        raise FileNotFoundError(f"image file must exist, got {path}{link}.")
     try:
         yield
-    except _DECODING_ERRORS as error:
-        raise ValueError(f"{path} must be a readable image file, got {type(error).__name__}: {error}") from error
+    except RefusedFileError:
+        raise
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        # Without its origin: `explain_errors` ends with the first cause, and this line is the one that helps.
+        raise RefusedFileError(f"{path} must be a readable image file, got {cause}") from None
 
 
 def _read_pillow(path: str, palette: str) -> tuple[np.ndarray, str]:
@@ -110,17 +118,31 @@ def _read_pillow(path: str, palette: str) -> tuple[np.ndarray, str]:
     return array, "YXS"[: array.ndim]
 
 
+def _check_last_page(tif: tifffile.TiffFile, path: str) -> None:
+    """Refuse a cut file: tifffile takes the pages that it still finds for all of them."""
+    file, layout = tif.filehandle, tif.tiff
+    file.seek(tif.pages[-1].offset)
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(tags * layout.tagsize, 1)
+    (following,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+    if following >= file.size:
+        raise RefusedFileError(
+            f"{path} must hold all its pages, got {file.size} bytes, with a further page at {following}: it is cut off."
+        )
+
+
 def _series(tif: tifffile.TiffFile, path: str) -> tuple[tifffile.TiffPageSeries, str, list[int]]:
     """Return the only series of a TIFF file, the axes of one page and the lengths of the axes along which pages lie."""
+    _check_last_page(tif, path)
     if len(tif.series) != 1:
-        raise ValueError(f"{path} must hold pages of one shape and type, got {len(tif.series)} different ones.")
+        raise RefusedFileError(f"{path} must hold pages of one shape and type, got {len(tif.series)} different ones.")
     series = tif.series[0]
     axes = "".join(axis for axis in series.axes if axis in "YXS")
     sizes = list(zip(series.axes, series.shape, strict=True))
     many_channels = any(size > {"C": 1, "S": 2}.get(axis, size) for axis, size in sizes)
     rgb = series.keyframe.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
     if not series.axes.endswith(axes) or (many_channels and not rgb):
-        raise ValueError(
+        raise RefusedFileError(
             f"{path} must hold grey or RGB pictures, a stack's pages as axis Z or T, "
             f"got axes {series.axes} of shape {series.shape}."
         )
@@ -131,9 +153,7 @@ def count_pages(path: str) -> int:
     """Return the number of pictures in an image file: of a TIFF its pages, of every other kind 1."""
     if not path.lower().endswith(TIFF_SUFFIXES):
         return 1
-    with naming(path):
-        tif = tifffile.TiffFile(path)
-    with tif:
+    with naming(path), tifffile.TiffFile(path) as tif:
         return prod(_series(tif, path)[2])
 
 
@@ -154,27 +174,24 @@ def picture_size(path: str) -> tuple[int, int]:
 
 
 def _read_tiff(path: str, page: int | None, spatial_dims: int) -> tuple[np.ndarray, str, int]:
-    with naming(path):
-        tif = tifffile.TiffFile(path)
-    with tif:
+    with naming(path), tifffile.TiffFile(path) as tif:
         series, axes, stack = _series(tif, path)
         pages = prod(stack)
         if spatial_dims == 2 and page is None and pages > 1:
-            raise ValueError(
+            raise RefusedFileError(
                 f"{path} must be addressed by page as {Path(path).name}#0 to #{pages - 1} for 2-D images, "
                 f"got a stack of shape {series.shape}."
             )
         if page is not None and (spatial_dims != 2 or page >= pages):
-            raise ValueError(f"{path} must be addressed by one of its {pages} pages, and in 2-D, got #{page}.")
+            raise RefusedFileError(f"{path} must be addressed by one of its {pages} pages, and in 2-D, got #{page}.")
         if spatial_dims == 3 and sum(size > 1 for size in stack) > 1:
-            raise ValueError(f"{path} must be one volume, got axes {series.axes} of shape {series.shape}.")
-        with naming(path):
-            one_page = page is not None and len(series.pages) == pages
-            array = tif.asarray(key=page, series=0) if one_page else series.asarray()
-    size = [series.shape[series.axes.index(axis)] for axis in axes]
-    if page is not None:
-        return array.reshape(-1, *size)[0 if one_page else page], axes, pages
-    return (array.reshape(size), axes, pages) if pages == 1 else (array.reshape(-1, *size), "Z" + axes, 1)
+            raise RefusedFileError(f"{path} must be one volume, got axes {series.axes} of shape {series.shape}.")
+        one_page = page is not None and len(series.pages) == pages
+        array = tif.asarray(key=page, series=0) if one_page else series.asarray()
+        array = array.reshape(-1, *(series.shape[series.axes.index(axis)] for axis in axes))
+        if page is not None:
+            return array[0 if one_page else page], axes, pages
+        return (array[0], axes, pages) if pages == 1 else (array, "Z" + axes, 1)
 
 
 def _read_nifti(path: str, spatial_dims: int) -> tuple[np.ndarray, str, np.ndarray]:
@@ -193,8 +210,16 @@ def channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str)
         raise ValueError(f"{address} must have {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}.")
     if array.dtype.kind not in "buif":
         raise ValueError(f"{address} must hold real numbers, got {array.dtype} of shape {array.shape}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{address} must hold finite numbers, got NaN or infinity in shape {array.shape}.")
+    if array.size == 0:
+        raise ValueError(f"{address} must hold at least one pixel, got shape {array.shape}.")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ValueError(f"{address} must hold finite numbers, got NaN or infinity in shape {array.shape}.")
+        if max(-array.min(), array.max()) > _LARGEST_NUMBER:
+            raise ValueError(
+                f"{address} must hold numbers of at most {_LARGEST_NUMBER:.2g} either side of 0, "
+                f"got {array.min():.2g} to {array.max():.2g}."
+            )
     if "S" not in axes:
         array, axes = array[None], "S" + axes
     if array.shape[axes.index("S")] > 4:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from monai.data import ImageReader
 from monai.utils import ensure_tuple
 from PIL import Image
 from skimage.measure import label as connected_components
+from skimage.segmentation import watershed
 
 from unet_monai.data.image_formats import (
     JPEG_SUFFIXES,
@@ -154,11 +156,20 @@ class LabelReader(_CellReader):
     float32 does not tell apart, are numbered anew in their order. Of RGB maps the channels must be equal, real numbers
     must be whole, and of a PNG with a palette the indices are the ids. JPEG is refused: it changes ids. Besides images
     it reads Cellpose's `_seg.npy`, ImageJ's sets of ROIs and folders of masks (`read_label_picture`): they list
-    instances, which are never split into components, and none of their numbers means ignored pixels.
+    instances, which are never split into components, and none of their numbers means ignored or border pixels.
+
+    With a `border_label`, maps are of classes instead, as a painting tool with one value for each class leaves them:
+    background, cell (any one value) and border, where cells touch. The components of the cell pixels are the cores of
+    the instances, which then take in the border pixels step by step, each the nearest (`grow_cores`); a border pixel
+    that no cell reaches is background. This undoes `cell_classes`, but for instances so thin that they are all border.
 
     Args:
         spatial_dims: 2 or 3.
         ignore_label: value in the file of pixels that count nowhere, or None.
+        border_label: value in the file of pixels where cells touch, for maps of classes; None for instances.
+
+    Raises:
+        ValueError: if `border_label` is below 1 or the `ignore_label`.
 
     Example:
         >>> import tempfile
@@ -172,9 +183,14 @@ class LabelReader(_CellReader):
 
     suffixes = (*SUPPORTED_SUFFIXES, SEG_SUFFIX, ROI_SUFFIX)
 
-    def __init__(self, spatial_dims: int = 2, ignore_label: int | None = None) -> None:
+    def __init__(self, spatial_dims: int = 2, ignore_label: int | None = None, border_label: int | None = None) -> None:
         super().__init__(spatial_dims)
+        if border_label is not None and (border_label < 1 or border_label == ignore_label):
+            raise ValueError(
+                f"border_label must be positive and differ from ignore_label ({ignore_label}), got {border_label}."
+            )
         self.ignore_label = ignore_label
+        self.border_label = border_label
         self._components_logged = False
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
@@ -202,6 +218,8 @@ class LabelReader(_CellReader):
         ids = np.where(ignored, 0, array[0])
         if ids.min() < 0:
             raise ValueError(f"{where} must hold ids of at least 0 besides ignore_label, got {ids.min()}.")
+        if self.border_label is not None and not of_instances:
+            return np.where(ignored, IGNORE_LABEL, self._instances_of_classes(ids, where))[None]
         cells = ids[ids > 0]
         if cells.size and cells.min() == cells.max() and not of_instances:
             self._log_components(picture.address, cells[0])
@@ -209,6 +227,19 @@ class LabelReader(_CellReader):
         elif cells.size and cells.max() > _LARGEST_EXACT_ID:
             ids = np.searchsorted(np.unique(np.append(cells, 0)), ids)
         return np.where(ignored, IGNORE_LABEL, ids.astype(np.int32))[None]
+
+    def _instances_of_classes(self, classes: np.ndarray, where: str) -> np.ndarray:
+        border = classes == self.border_label
+        cells = np.where(border, 0, classes)
+        values = np.unique(cells[cells > 0])
+        if values.size > 1:
+            raise ValueError(
+                f"{where} must hold one value besides 0 and the border_label {self.border_label}, "
+                f"got {values.size} of them."
+            )
+        cores = connected_components(cells > 0, connectivity=1)
+        # A watershed of a flat image is growth by steps: `grow_cores`, which this lower layer cannot import.
+        return watershed(np.zeros(cores.shape, np.uint8), cores, mask=classes > 0).astype(np.int32)
 
     def _log_components(self, address: str, value: Any) -> None:
         with _FIRST_TIME:
@@ -223,6 +254,40 @@ class LabelReader(_CellReader):
             )
 
 
+@contextmanager
+def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
+    """Give the temporary name beside a file, `.part-<name>`, under which a block writes it.
+
+    After the block it gets its own name, so that nothing partial ever stands there; after an error nothing stays.
+
+    Args:
+        path: the file.
+        last: whether the block writes the last part of it; a file in several parts keeps the temporary name till then.
+
+    Raises:
+        OSError: naming the file, in place of one that need not, such as that of a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with writing(Path(folder, "a.txt")) as part:
+        ...         _ = part.write_text("whole")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
+        if last:
+            os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise OSError(f"{path} must be writable, got {type(error).__name__}: {error}") from None
+        raise
+
+
 def write_instances(
     path: str | Path,
     instances: np.ndarray,
@@ -232,8 +297,7 @@ def write_instances(
 ) -> None:
     """Write instances as uint16, or as uint32 where ids exceed 65,535 and the kind of file holds them.
 
-    The file is written under a temporary name beside its own (`.part-<name>`) and then renamed, so that nothing partial
-    ever stands under the final name.
+    The file is written under a temporary name beside its own and then renamed, see `writing`.
 
     Args:
         path: file to write, of kind .png, .tif, .tiff (deflate), .nii or .nii.gz.
@@ -244,6 +308,7 @@ def write_instances(
     Raises:
         ValueError: for another kind of file, shape, type of array or page, a negative id, or ids that PNG cannot hold.
         RuntimeError: for a page that is not the next one.
+        OSError: naming the file, if it cannot be written.
 
     Example:
         >>> import tempfile
@@ -258,17 +323,15 @@ def write_instances(
     instances = _smallest_unsigned(instances, suffix)
     if page is not None and (suffix not in TIFF_SUFFIXES or instances.ndim != 2 or not 0 <= page[0] < page[1]):
         raise ValueError(f"page must be (i, n), i < n, of a 2-D TIFF stack, got {page} of {path.name}.")
-    part = path.with_name(f".part-{path.name}")
-    if suffix in NIFTI_SUFFIXES:
-        nibabel.save(nibabel.Nifti1Image(instances, np.eye(4) if affine is None else affine), part)
-    elif suffix == ".png":
-        Image.fromarray(np.ascontiguousarray(instances.T)).save(part)
-    elif page is None:
-        _write_pages(part, instances.T if instances.ndim == 3 else instances.T[None])
-    else:
-        _add_page(part, instances.T, page[0])
-    if page is None or page[0] == page[1] - 1:
-        os.replace(part, path)
+    with writing(path, last=page is None or page[0] == page[1] - 1) as part:
+        if suffix in NIFTI_SUFFIXES:
+            nibabel.save(nibabel.Nifti1Image(instances, np.eye(4) if affine is None else affine), part)
+        elif suffix == ".png":
+            Image.fromarray(np.ascontiguousarray(instances.T)).save(part)
+        elif page is None:
+            _write_pages(part, instances.T if instances.ndim == 3 else instances.T[None])
+        else:
+            _add_page(part, instances.T, page[0])
 
 
 def _smallest_unsigned(instances: np.ndarray, suffix: str) -> np.ndarray:

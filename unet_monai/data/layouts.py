@@ -262,7 +262,9 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    # A link that leads nowhere is listed too, so that reading it says so, instead of being left out without a word.
+    entries = [file for file in folder.iterdir() if file.is_file() or (file.is_symlink() and not file.is_dir())]
+    files = [file for file in entries if not file.name.startswith(".")]
     return sorted(files, key=lambda file: _natural(file.name))
 
 

@@ -37,7 +37,8 @@ class CellSizeHandler:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Workflow) -> None:
-        """Forget the cells of an earlier run."""
+        """Forget the cells of an earlier run, and stop where the wanted scale cannot be told."""
+        self.inferer.scale_for(self.network)
         self.sizes = []
 
     def step(self, engine: Workflow) -> None:

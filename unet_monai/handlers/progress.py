@@ -97,9 +97,9 @@ class FileProgressHandler:
         self.bar = tqdm(total=total, desc="segmenting", unit="image", disable=idist.get_rank() > 0)
 
     def step(self, engine: Workflow) -> None:
-        """Count the images of a batch."""
+        """Count the images of a batch that were segmented; of one that failed, the bar only."""
         self.images += len(engine.state.output)
-        self.bar.update(len(engine.state.output))
+        self.bar.update()
 
     def finish(self, engine: Workflow) -> None:
         """Close the bar."""

@@ -11,7 +11,7 @@ import torch
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import Inferer
-from monai.utils import convert_to_dst_type, ensure_tuple_rep
+from monai.utils import convert_to_dst_type, ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
 
 from unet_monai.networks.tile_shapes import balanced_output_size, mirrored_indices, output_size, tile_starts
@@ -40,7 +40,8 @@ class OverlapTileInferer(Inferer):
         progress: whether to show a progress bar over the tiles.
 
     Raises:
-        ValueError: when ``sw_batch_size``, ``memory_budget`` or ``bytes_per_pixel`` is not positive.
+        ValueError: when ``sw_batch_size``, ``memory_budget`` or ``bytes_per_pixel`` is not positive, and when
+            ``roi_size`` is not a size that the poolings fit; names the nearest sizes.
 
     Example:
         >>> from unet_monai.networks import ValidUNet
@@ -78,6 +79,8 @@ class OverlapTileInferer(Inferer):
         self.sw_device = sw_device
         self.device = device
         self.progress = progress
+        if roi_size is not None:
+            self.tile_output_size([1] * max(len(ensure_tuple(per_axis)) for per_axis in (roi_size, border, poolings)))
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -19,7 +19,8 @@ class LoadCellImaged(LoadImaged):
     """Load files by one given reader into MetaTensors (C, X, Y[, Z]).
 
     Differs from `LoadImaged` in that no other reader is tried when the given one refuses a file: its error reaches the
-    user. MONAI Label wants a `LoadImaged` as the first transform.
+    user. Images that were loaded before, such as the one that a label belongs to, must have the same size. MONAI Label
+    wants a `LoadImaged` as the first transform.
 
     Args:
         keys: keys of the addresses of image files (see `unet_monai.data.image_formats.split_page`).
@@ -29,6 +30,7 @@ class LoadCellImaged(LoadImaged):
 
     Raises:
         TypeError: if `reader` is no `ImageReader` object.
+        ValueError: in a call, as the reader does, and naming both files if they differ in size.
 
     Example:
         >>> import tempfile
@@ -61,7 +63,18 @@ class LoadCellImaged(LoadImaged):
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Load the files of all keys, by `reader` in place of the constructor's if it is given."""
-        return super().__call__(data, self.reader if reader is None else reader)
+        loaded = super().__call__(data, self.reader if reader is None else reader)
+        images = [
+            image for image in loaded.values() if isinstance(image, MetaTensor) and "filename_or_obj" in image.meta
+        ]
+        for image in images[1:]:
+            if image.shape[1:] != images[0].shape[1:]:
+                names = [str(one.meta["filename_or_obj"]) for one in (image, images[0])]
+                raise ValueError(
+                    f"{names[0]} must have the size of {names[1]}, {tuple(images[0].shape[1:])} (columns first), "
+                    f"got {tuple(image.shape[1:])}."
+                )
+        return loaded
 
 
 class Result(NamedTuple):

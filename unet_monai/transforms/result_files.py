@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from unet_monai.data.cell_table import cell_table
 from unet_monai.data.image_formats import read_picture, split_suffix
-from unet_monai.data.image_io import output_name
+from unet_monai.data.image_io import output_name, writing
 from unet_monai.data.imagej_rois import rois_from_instances
 from unet_monai.data.layouts import OVERLAY_ENDING, ROIS_ENDING, TABLE_ENDING
 from unet_monai.pictures import draw_overlay
@@ -82,14 +81,12 @@ class SaveCellTabled(SaveResultd):
         table = cell_table(result.instances.T, image.T if len(image) == 3 else image[0].T, np.asarray(probability).T)
         if result.num_pages > 1:
             table = {"page": np.full(len(table["label"]), result.page), **table}
-        part = path.with_name(f".part-{path.name}")
-        with open(part, "w" if result.page == 0 else "a", newline="") as file:
+        first, last = result.page == 0, result.page == result.num_pages - 1
+        with writing(path, last=last) as part, open(part, "w" if first else "a", newline="") as file:
             writer = csv.writer(file)
-            if result.page == 0:
+            if first:
                 writer.writerow(table)
             writer.writerows(zip(*(_as_text(column) for column in table.values()), strict=True))
-        if result.page == result.num_pages - 1:
-            os.replace(part, path)
 
 
 def _as_text(column: np.ndarray) -> list[str]:
@@ -150,7 +147,8 @@ class SaveOverlayd(SaveResultd):
             instances = instances[np.ix_(*nearest)]
         rows_first = image.float().cpu().numpy().T
         picture = draw_overlay(rows_first if len(image) == 3 else rows_first[..., 0], instances.T)
-        Image.fromarray(picture).save(path)
+        with writing(path) as part:
+            Image.fromarray(picture).save(part)
 
 
 class SaveRoisd(SaveResultd):
@@ -183,7 +181,5 @@ class SaveRoisd(SaveResultd):
         if result.instances.ndim != 2:
             raise ValueError(f"rois must be false for volumes, got instances of shape {result.instances.shape}.")
         rois = rois_from_instances(result.instances.T, page=result.page if result.num_pages > 1 else None)
-        part = path.with_name(f".part-{path.name}")
-        roiwrite(part, rois, mode="w" if result.page == 0 else "a")
-        if result.page == result.num_pages - 1:
-            os.replace(part, path)
+        with writing(path, last=result.page == result.num_pages - 1) as part:
+            roiwrite(part, rois, mode="w" if result.page == 0 else "a")

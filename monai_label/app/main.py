@@ -1,0 +1,135 @@
+"""The app that MONAI Label's server loads: one packed bundle, served with labels of two kinds.
+
+`cell_unet_segmentation` gives and takes instances: 1, 2, ... are the cells. `cell_unet_segmentation_classes` gives and
+takes maps of classes: 1 cell, 2 border (where cells touch), for clients that paint one value for each class, such as 3D
+Slicer. Both have the same weights, those of `models/model.pt` in the bundle. This file runs in the server's own
+environment, where the bundle's package is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.train.bundle import BundleTrainTask
+
+NAME = "cell_unet_segmentation"
+BUNDLE = Path(__file__).resolve().parent / "model" / NAME
+sys.path.append(str(BUNDLE))
+
+from unet_monai.data.growing_split import TRAINING, VALIDATION, grow_split  # noqa: E402 (of the bundle's package)
+from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes  # noqa: E402
+
+OF_CLASSES = {NAME: False, f"{NAME}_classes": True}
+TRAINING_SETTINGS = ("steps_per_epoch", "val_interval", "tile_size", "batch_size", "learning_rate", "max_minutes")
+
+
+class CellInferTask(BundleInferTask):
+    """Segment an image; the result is a label image of the image's own kind and size, uint16.
+
+    Args:
+        path: folder of the bundle.
+        conf: settings of the server's command line.
+        of_classes: serve classes instead of instances.
+    """
+
+    def __init__(self, path: str, conf: dict[str, str], of_classes: bool) -> None:
+        super().__init__(path, conf)
+        self.of_classes = of_classes
+        self.labels = {"cell": CELL, "border": TOUCHING} if of_classes else {"cell": CELL}
+
+    def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
+        """Write the result as uint16: the server's writer has no 32-bit PNG."""
+        instances = np.asarray(data["pred"])
+        if instances.max() > np.iinfo(np.uint16).max:
+            raise ValueError(f"instances must be at most 65535 for a client, got {instances.max()}.")
+        if self.of_classes:
+            data["pred"] = cell_classes(instances, radius=self.bundle_config["ridge_radius"])
+        return super().writer(data, extension, dtype=np.uint16)
+
+
+class CellTrainTask(BundleTrainTask):
+    """Go on training with the labels submitted so far.
+
+    Unlike MONAI Label's own task it starts by the bundle's loader of weights, which keeps the rescaling of the images
+    at hand, ends the schedule of the learning rate with the training, and never moves an image from training to
+    validation or back: `output/annotated.json` in the bundle remembers where each went.
+
+    Args:
+        path: folder of the bundle.
+        conf: settings of the server's command line.
+        of_classes: labels are maps of classes instead of instances.
+    """
+
+    def __init__(self, path: str, conf: dict[str, str], of_classes: bool) -> None:
+        super().__init__(path, conf)
+        self.border_label = TOUCHING if of_classes else None
+        self.settings: dict[str, Any] = {}
+
+    def config(self) -> dict[str, Any]:
+        """List what a client may set, with the defaults."""
+        return {**super().config(), **{name: self.bundle_config[name] for name in TRAINING_SETTINGS}}
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
+        """Train; what a client leaves empty, as 3D Slicer does, has its default."""
+        given = {name: value for name, value in request.items() if value not in (None, "")}
+        self.settings = {name: given[name] for name in TRAINING_SETTINGS if name in given}
+        return super().__call__(given, datastore)
+
+    def _partition_datalist(
+        self, datalist: list[dict[str, str]], request: dict[str, Any], shuffle: bool = False
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        memory = BUNDLE / "output" / "annotated.json"
+        earlier = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        by_name = {Path(item["image"]).name: item for item in datalist}
+        uses = grow_split(by_name, earlier, validation=float(request.get("val_split", 0.2)))
+        memory.parent.mkdir(exist_ok=True)
+        partial = memory.with_suffix(".partial")
+        partial.write_text(json.dumps(uses, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, memory)
+        training = [item for name, item in by_name.items() if uses[name] == TRAINING]
+        return training, [item for name, item in by_name.items() if uses[name] == VALIDATION]
+
+    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:
+        if pretrained:
+            self.settings["pretrained"] = model_pytorch
+
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        epochs = overrides[self.const.key_train_trainer_max_epochs()]
+        overrides.update(self.settings, epochs=epochs, border_label=self.border_label)
+        return overrides
+
+
+class CellUNetApp(MONAILabelApp):
+    """The server's app.
+
+    Args:
+        app_dir: folder of this file.
+        studies: folder of the images and their labels.
+        conf: settings of the server's command line.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        super().__init__(
+            app_dir=app_dir, studies=studies, conf=conf, name="Cell U-Net", description="Touching cells, told apart"
+        )
+
+    def init_infers(self) -> dict[str, CellInferTask]:
+        """Make the models that segment."""
+        return {name: CellInferTask(str(BUNDLE), self.conf, classes) for name, classes in OF_CLASSES.items()}
+
+    def init_trainers(self) -> dict[str, CellTrainTask]:
+        """Make the trainings."""
+        return {name: CellTrainTask(str(BUNDLE), self.conf, classes) for name, classes in OF_CLASSES.items()}
+
+    def init_strategies(self) -> dict[str, Any]:
+        """Make the ways to choose the next image to annotate."""
+        return {"first": First(), "random": Random()}

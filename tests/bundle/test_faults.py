@@ -1,0 +1,250 @@
+"""Bad files and mistaken settings, through the real configs: what is lost, what is said, and when."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+from tests.bundle.conftest import REPOSITORY, run_bundle
+from unet_monai.bundle.errors import first_cause
+from unet_monai.data import draw_cells
+from unet_monai.networks import ValidUNet
+
+CONFIGS = REPOSITORY / "bundle" / "configs"
+FEATURES = [2, 4, 8, 16, 32]
+CELLS = draw_cells(0, (48, 56))[0]
+
+
+def run(folder: Path, config: str, **settings: Any) -> None:
+    """Run a config in this process, with a network that takes no time."""
+    tiny = {"bundle_root": str(folder), "network_def#features": FEATURES, "device": "cpu"}
+    workflow = ConfigWorkflow(str(CONFIGS / config), logging_file=False, **{**tiny, **settings})
+    workflow.initialize()
+    workflow.run()
+
+
+def infer(folder: Path, **settings: Any) -> None:
+    run(folder, "inference.json", **{"input": str(folder / "in"), "output_dir": str(folder / "out"), **settings})
+
+
+def train(folder: Path, **settings: Any) -> None:
+    short = {"tile_size": 204, "epochs": 1, "steps_per_epoch": 2, "val_interval": 1, "dataset_dir": str(folder)}
+    run(folder, "train.json", **{**short, **settings})
+
+
+def cause_of(call: Callable[[], None]) -> str:
+    """Return the line that a failing run ends with."""
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        call()
+    return str(first_cause(error.value))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle with weights, and a folder with two good images, `a.png` and `z ä 细胞.png`."""
+    torch.manual_seed(0)
+    (tmp_path / "models").mkdir()
+    torch.save(
+        ValidUNet(out_channels=3, features=FEATURES, norm="batch").state_dict(), tmp_path / "models" / "model.pt"
+    )
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "z ä 细胞.png"):
+        Image.fromarray(CELLS).save(tmp_path / "in" / name)
+    return tmp_path
+
+
+def cut(path: Path) -> None:
+    Image.fromarray(CELLS).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut.png": (cut, r"\S+/cut\.png must be a readable image file, got OSError: .*"),
+    "empty.tif": (Path.touch, r"\S+/empty\.tif must be a readable image file, got TiffFileError: .*"),
+    "link.png": (lambda path: path.symlink_to(path), r"image file must exist, got \S+/link\.png \(a link that .*"),
+    "nan.tif": (
+        lambda path: tifffile.imwrite(path, np.full((5, 6), np.nan)),
+        r"\S+/nan\.tif must hold finite numbers.*",
+    ),
+    "huge.tif": (
+        lambda path: tifffile.imwrite(path, np.full((5, 6), 1e300)),
+        r"\S+/huge\.tif must hold numbers of at .*",
+    ),
+    "zero.tif": (lambda path: tifffile.imwrite(path, np.zeros((0, 6), "u1")), r"\S+/zero\.tif must hold .*\(0, 6\)\."),
+    "axes.nii": (
+        lambda path: path.write_bytes((path.parent / "a.png").read_bytes()),
+        r"\S+/axes\.nii must be a readable image file, got ImageFileError: .*",
+    ),
+    "channels.tif": (
+        lambda path: tifffile.imwrite(path, np.zeros((5, 6, 5), "u1"), photometric="rgb"),
+        r"\S+/channels\.tif must be grey or RGB, got .*",
+    ),
+}
+
+
+def test_inference_goes_on_past_bad_files_and_lists_them(folder: Path) -> None:
+    for name, (write, _) in BAD_FILES.items():
+        write(folder / "in" / name)
+    lines = cause_of(lambda: infer(folder)).splitlines()
+    assert lines[0] == f"{len(BAD_FILES)} files failed, the others are done:"
+    for name, line in zip(sorted(BAD_FILES), lines[1:], strict=True):
+        assert re.fullmatch(BAD_FILES[name][1], line), line
+    written = sorted(path.name for path in (folder / "out").iterdir())
+    assert written == [f"{n}{e}" for n in ("a", "z ä 细胞") for e in (".png", "_cells.csv", "_overlay.png")]
+
+
+def test_one_pixel_and_constant_images_are_images(folder: Path) -> None:
+    tifffile.imwrite(folder / "in" / "pixel.tif", np.full((1, 1), 7, np.uint8))
+    tifffile.imwrite(folder / "in" / "constant.tif", np.full((20, 30), 7, np.uint16))
+    infer(folder)
+    assert tifffile.imread(folder / "out" / "pixel.tif").shape == (1, 1)
+    constant = tifffile.imread(folder / "out" / "constant.tif")
+    assert constant.shape == (20, 30)
+    assert len(np.unique(constant)) == 1
+
+
+@pytest.mark.parametrize("full_after", [0, 1, 2])
+def test_a_full_disk_leaves_nothing_partial(folder: Path, monkeypatch: pytest.MonkeyPatch, full_after: int) -> None:
+    """The disk is full while the label image, the overlay, and the next image are written."""
+    save, saved = Image.Image.save, []
+
+    def save_on_a_small_disk(image: Image.Image, path: Path, **options: Any) -> None:
+        if len(saved) >= full_after:
+            Path(path).write_bytes(b"\x89PNG")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(path)
+        save(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_on_a_small_disk)
+    lines = cause_of(lambda: infer(folder)).splitlines()
+    full = "must be writable, got OSError: [Errno 28] No space left on device"
+    expected = [("a.png", ["a.png", "a_overlay.png"][full_after])] if full_after < 2 else []
+    expected.append(("z ä 细胞.png", "z ä 细胞.png"))
+    assert lines[1:] == [f"{folder}/in/{image}: OSError: {folder}/out/{result} {full}" for image, result in expected]
+    monkeypatch.undo()
+    assert not list((folder / "out").glob(".part-*"))
+    for path in (folder / "out").glob("*.png"):
+        Image.open(path).load()
+
+
+def test_a_bad_page_keeps_its_stack_from_appearing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(folder / "in" / "stack.tif", np.stack([CELLS] * 3), photometric="minisblack")
+    read = tifffile.TiffFile.asarray
+
+    def read_but_page_1(tif: tifffile.TiffFile, key: int, series: int) -> np.ndarray:
+        if key == 1:
+            raise RuntimeError("corrupt")
+        return read(tif, key=key, series=series)
+
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", read_but_page_1)
+    lines = cause_of(lambda: infer(folder)).splitlines()
+    assert lines[1:] == [f"{folder}/in/stack.tif must be a readable image file, got RuntimeError: corrupt"]
+    assert not list((folder / "out").glob("stack*"))
+
+
+def test_a_run_with_a_bad_file_ends_with_its_line_and_code_1(folder: Path) -> None:
+    cut(folder / "in" / "m.png")
+    args = ["--config_file", CONFIGS / "inference.json", "--bundle_root", folder, "--input", folder / "in"]
+    args += ["--output_dir", folder / "out", "--network_def#features", str(FEATURES).replace(" ", "")]
+    result = run_bundle(folder, "run", *args)
+    assert result.returncode == 1
+    *_, title, line = result.stderr.strip().splitlines()
+    assert title == "FailedFilesError: 1 file failed, the others are done:"
+    assert line.startswith(f"{folder}/in/m.png must be a readable image file, got ")
+    assert "Traceback" not in result.stderr
+    assert "2 images segmented" in result.stdout
+    assert len(list((folder / "out").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"roi_size": 500}, r"input size must be one that the poolings fit, such as 492 or 508, got 500\."),
+        (
+            {"network_def#features": [4, 8, 16, 32, 64]},
+            r"checkpoint must .*: add --network_def#features \[2,4,8,16,32\]",
+        ),
+        ({"network_def#out_channels": 2}, "checkpoint must .*: add --network_def#out_channels 3"),
+        ({"in_channels": 3}, "checkpoint must .*: add --in_channels 1"),
+        ({"cell_diameter": 30}, r"cell_diameter must be None for a network that knows none, got 30\."),
+        ({"output_dir": "{folder}/in"}, r"output_dir must be another folder than the images', got \S+\."),
+        ({"output_dir": "{folder}/in/a.png"}, "output_dir must be a folder to write to, got FileExistsError: .*"),
+        ({"input": "{folder}/models/model.pt"}, r"file name must end in one of .*, got 'model\.pt'\."),
+    ],
+)
+def test_mistaken_settings_stop_before_the_first_image(folder: Path, settings: dict, message: str) -> None:
+    settings = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in settings.items()}
+    assert re.fullmatch(message, cause_of(lambda: infer(folder, **settings)))
+    assert not list((folder / "out").glob("*"))
+
+
+def pairs(folder: Path, *labels: np.ndarray) -> Path:
+    """Write a data set of one noisy image for each label image."""
+    random = np.random.default_rng(0)
+    for i, label in enumerate(labels):
+        for name, array in (("images", random.integers(0, 99, label.shape).astype(np.uint8)), ("labels", label)):
+            (folder / name).mkdir(exist_ok=True)
+            tifffile.imwrite(folder / name / f"{i}.tif", array)
+    return folder
+
+
+CELL = np.pad(np.full((9, 9), 3, np.uint16), 15)
+
+
+@pytest.mark.parametrize("bad", [0, 1], ids=["of training", "of validation"])
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda root, i: cut(root / f"images/{i}.png"), "{i}\\.png must be a readable image file, got "),
+        (lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", CELL[1:]), "labels/{i}.tif must have the size of "),
+        (
+            lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", CELL / 2),
+            "labels/{i}.tif must hold whole numbers",
+        ),
+        (
+            lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", -CELL.astype(int)),
+            "{i}.tif must hold ids of at le",
+        ),
+        (lambda root, i: (root / f"labels/{i}.tif").unlink(), "every image must have a label .* got none for {i}.tif"),
+        (lambda root, i: (root / f"images/{i}.tif").unlink(), "every label must have an image .* got none for {i}.tif"),
+    ],
+)
+def test_training_stops_at_a_bad_file_before_the_first_step(
+    tmp_path: Path, write: Callable[[Path, int], Any], message: str, bad: int
+) -> None:
+    pairs(tmp_path, CELL, CELL)
+    if "png" in message:
+        (tmp_path / f"images/{bad}.tif").unlink()
+    write(tmp_path, bad)
+    line = cause_of(lambda: train(tmp_path, validation=0.5))
+    assert re.search(message.format(i=bad), line), line
+    assert "\n" not in line
+    assert not (tmp_path / "models").exists()
+
+
+def test_training_copes_with_labels_of_few_and_tiny_cells(tmp_path: Path) -> None:
+    nothing, pixels = np.zeros_like(CELL), np.zeros_like(CELL)
+    pixels[::5, ::5] = np.arange(1, 65).reshape(8, 8)
+    train(pairs(tmp_path, nothing, CELL, pixels, pixels), validation=["0", "1", "2"])
+    weights = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert all(torch.isfinite(weight).all() for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("place", ["ckpt_dir", "output_dir"])
+def test_training_stops_where_it_cannot_write(tmp_path: Path, place: str) -> None:
+    pairs(tmp_path, CELL, CELL)
+    (tmp_path / "taken").touch()
+    with pytest.raises((RuntimeError, OSError)) as error:
+        train(tmp_path, **{place: str(tmp_path / "taken")})
+    assert re.search(r"\[Errno \d+\] .*taken", str(first_cause(error.value)))
+    assert not list(tmp_path.rglob("*.pt"))

@@ -1,0 +1,201 @@
+"""Files of which a part is missing or wrong: the error names the file in one line, whatever the decoder says."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from unet_monai.data import CellImageReader, LabelReader, find_images, find_pairs, write_instances
+from unet_monai.data.image_formats import count_pages, picture_size
+from unet_monai.data.image_io import writing
+
+NOISE = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+RGB_16 = np.stack([NOISE * np.uint16(200)] * 3, axis=-1)
+
+
+def read(path: Path | str, reader: Any = None) -> np.ndarray:
+    reader = reader or CellImageReader()
+    return reader.get_data(reader.read(str(path)))[0]
+
+
+def write(path: Path) -> None:
+    """Write the noise as the kind of file that the name says."""
+    if path.name == "stack.tif":
+        tifffile.imwrite(path, np.stack([NOISE] * 3), photometric="minisblack", compression="zlib", metadata=None)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, NOISE, compression=None if path.stem == "raw" else "lzw", rowsperstrip=8)
+    elif path.name == "rgb16.png":
+        path.write_bytes(imagecodecs.png_encode(RGB_16))
+    elif ".nii" in path.name:
+        nibabel.save(nibabel.Nifti1Image(NOISE, np.eye(4)), path)
+    else:
+        Image.fromarray(NOISE).save(path)
+
+
+def error_of(ask: Callable[[str], Any], path: str) -> str | None:
+    try:
+        ask(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+KINDS = ["a.png", "rgb16.png", "a.jpg", "a.bmp", "raw.tif", "lzw.tif", "stack.tif", "a.nii", "a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_files_cut_off_anywhere(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    address = f"{path}#2" if name == "stack.tif" else path
+    assert read(address).size == 2000 if name != "rgb16.png" else True
+    for length in np.linspace(0, len(whole) - 30, 12).astype(int):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=rf"^{path} must .*, got [^\n]+$"):
+            read(address)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_wrong_bytes_are_read_or_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(30):
+        broken = bytearray(whole)
+        for place in random.integers(min(len(broken), 600), size=3):
+            broken[place] = random.integers(256)
+        path.write_bytes(bytes(broken))
+        for ask in (read, count_pages, picture_size):
+            line = error_of(ask, str(path))
+            assert line is None or re.fullmatch(rf"{path} must .*", line), line
+
+
+def test_a_cut_stack_does_not_lose_its_last_pages_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "stack.tif")
+    with tifffile.TiffFile(tmp_path / "stack.tif") as tif:
+        second = tif.pages[1].offset
+    whole = (tmp_path / "stack.tif").read_bytes()
+    (tmp_path / "stack.tif").write_bytes(whole[: second - 10])
+    with pytest.raises(
+        ValueError, match=rf"stack.tif must hold all its pages, got {second - 10} bytes, with .* {second}:"
+    ):
+        count_pages(str(tmp_path / "stack.tif"))
+    assert find_images(tmp_path) == [{"image": str(tmp_path / "stack.tif")}], "one item, whose reading fails"
+
+
+def test_an_image_too_large_to_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(
+        ValueError, match=r"a\.png must be a readable image file, got DecompressionBombError: .*2000 pixels"
+    ):
+        read(tmp_path / "a.png")
+
+
+def test_an_image_without_pixels(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((0, 5), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((0, 5), np.uint8))
+    for name in ("a.nii", "a.tif"):
+        with pytest.raises(ValueError, match=rf"{name} must .*, got .*shape \(0, 5\)"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -1e300, 3e38])
+def test_numbers_that_float32_cannot_hold(tmp_path: Path, value: float) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0.0, value]]))
+    with pytest.raises(
+        ValueError, match=r"a\.tif must hold (finite numbers|numbers of at most 1\.7e\+38 either side of 0)"
+    ):
+        read(tmp_path / "a.tif")
+
+
+def test_large_numbers_that_it_can_hold(tmp_path: Path) -> None:
+    for value in (np.float64(1e38), np.int64(2**62), np.uint64(2**63)):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, value]], dtype=value.dtype))
+        assert read(tmp_path / "a.tif").max() == value
+
+
+@pytest.mark.parametrize("target", ["a.png", "nowhere.png"])
+def test_links_that_lead_nowhere_are_listed_and_named(tmp_path: Path, target: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").symlink_to(target)
+    (item,) = find_images(tmp_path / "images")
+    with pytest.raises(FileNotFoundError, match=r"must exist, got .*a\.png \(a link that leads nowhere\)\.$"):
+        read(item["image"])
+    (tmp_path / "labels").symlink_to("labels")
+    with pytest.raises(FileNotFoundError, match=r"path must be an existing image or folder of images, got .*labels"):
+        find_images(tmp_path / "labels")
+    with pytest.raises(FileNotFoundError, match=r"dataset_dir must be an existing folder, got .*labels"):
+        find_pairs(tmp_path / "labels")
+
+
+def test_a_bad_image_stops_the_list_of_a_training_set(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.tif")
+    (tmp_path / "images" / "a.tif").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"images/a\.tif must be a readable image file"):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["zelle ä 1.png", "细胞 #2.tif", "a  b%20.nii.gz", "-x$y.png", "stack ü.tif"])
+def test_names_of_any_kind(tmp_path: Path, name: str) -> None:
+    instances = np.array([[0, 1], [2, 2], [0, 7]])
+    write_instances(tmp_path / name, instances)
+    (item,) = find_images(tmp_path)
+    assert read(item["image"], LabelReader())[0].tolist() == instances.tolist()
+
+
+def test_labels_of_few_and_tiny_cells(tmp_path: Path) -> None:
+    rows = np.zeros((9, 9), np.uint16)
+    tifffile.imwrite(tmp_path / "none.tif", rows)
+    assert read(tmp_path / "none.tif", LabelReader()).max() == 0
+    rows[2:5, 3] = 40
+    tifffile.imwrite(tmp_path / "one.tif", rows)
+    assert np.unique(read(tmp_path / "one.tif", LabelReader())).tolist() == [0, 1]
+    rows[::2, ::2] = np.arange(1, 26).reshape(5, 5)
+    rows[2:5, 3] = 0
+    tifffile.imwrite(tmp_path / "pixels.tif", rows)
+    assert read(tmp_path / "pixels.tif", LabelReader())[0].T.tolist() == rows.tolist()
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with writing(path) as part:
+        part.write_text("half")
+        raise error
+
+
+class TestWriting:
+    def test_an_error_leaves_what_was_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.txt"
+        path.write_text("of an earlier run")
+        with pytest.raises(OSError, match=r"^.*a\.txt must be writable, got OSError: \[Errno 28\] No space"):
+            write_half(path, OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(KeyboardInterrupt):
+            write_half(path, KeyboardInterrupt())
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+        assert path.read_text() == "of an earlier run"
+
+    def test_a_file_in_several_parts(self, tmp_path: Path) -> None:
+        for last in (False, True):
+            with writing(tmp_path / "a.txt", last=last) as part, part.open("a") as file:
+                file.write("x")
+            assert (tmp_path / "a.txt").exists() == last
+        assert (tmp_path / "a.txt").read_text() == "xx"
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii.gz"])
+    def test_a_file_in_the_folders_place(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "out").touch()
+        with pytest.raises(OSError, match=rf"^.*out/{name} must be writable, got NotADirectoryError: "):
+            write_instances(tmp_path / "out" / name, np.ones((3, 4), int))

@@ -1,0 +1,68 @@
+"""Let inference go on past files that fail, and list them at the end."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from monai.engines import SupervisedEvaluator
+
+from unet_monai.data.fault_tolerant_dataset import FailedFilesError, error_line
+from unet_monai.data.image_formats import split_page
+from unet_monai.handlers.ranks import gather
+
+logger = logging.getLogger(__name__)
+
+
+class FailedFiles:
+    """Do the iterations of an evaluator; when one fails, note its file, and go on with the next.
+
+    Give it to a ``SupervisedEvaluator`` as ``iteration_update``, over batches of one image of a
+    ``FaultTolerantDataset``, and call :meth:`report` when it has run. An image that could not be read is noted, and so
+    is one that fails when it is segmented or when its results are written. The output of such an iteration holds no
+    image. When a page of a stack fails, its other pages are left out too, and what is written page by page does not
+    appear.
+
+    Attributes:
+        failed: what was wrong, in one line, by the path of the file.
+    """
+
+    def __init__(self) -> None:
+        self.failed: dict[str, str] = {}
+
+    def __call__(self, engine: SupervisedEvaluator, batch: dict[str, Any]) -> Any:
+        """Do the iteration of one batch.
+
+        Args:
+            engine: the evaluator.
+            batch: ``image``, a MetaTensor (1, C, *S), or a failed item of a ``FaultTolerantDataset``.
+
+        Returns:
+            The evaluator's output, for a failed image an empty list.
+        """
+        (address,) = batch["image"] if "error" in batch else batch["image"].meta["filename_or_obj"]
+        path = split_page(address)[0]
+        if path in self.failed:
+            return []
+        if "error" in batch:
+            return self._skip(path, batch["error"][0])
+        try:
+            return engine._iteration(engine, batch)
+        except Exception as error:
+            return self._skip(path, error_line(address, error))
+
+    def report(self) -> None:
+        """Raise an error if a file failed. Of several processes the first one raises it, with the files of all.
+
+        Raises:
+            FailedFilesError: listing the files, one a line.
+        """
+        failed = [line for of_rank in gather(self.failed) for line in of_rank.values()]
+        if failed:
+            files = "1 file" if len(failed) == 1 else f"{len(failed)} files"
+            raise FailedFilesError("\n".join([f"{files} failed, the others are done:", *failed]))
+
+    def _skip(self, path: str, line: str) -> list[Any]:
+        self.failed[path] = line
+        logger.error("skipped: %s", line)
+        return []
