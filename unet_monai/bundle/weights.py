@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unet_monai.networks.valid_unet import settings_of_weights
+
 logger = logging.getLogger(__name__)
 
 
@@ -85,15 +87,13 @@ def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """Tell from the shapes of its weights how a network was set up, as one would write it on the command line."""
-    depth = sum(name.endswith("up_conv.weight") for name in shapes)
-    blocks = ["input_block", *(f"downs.{i}.convs" for i in range(depth))]
-    first, last = shapes["input_block.conv1.weight"], shapes["output_conv.weight"]
-    features = ",".join(str(shapes[f"{block}.conv2.weight"][0]) for block in blocks)
+    """Write the settings of the network that has these weights, as one would on the command line."""
+    settings = settings_of_weights(shapes)
+    features = ",".join(map(str, settings["features"]))
     return {
-        "spatial_dims": str(len(first) - 2),
-        "in_channels": str(first[1]),
+        "spatial_dims": str(settings["spatial_dims"]),
+        "in_channels": str(settings["in_channels"]),
         "network_def#features": f"[{features}]",
-        "network_def#out_channels": str(last[0]),
-        "network_def#norm": "batch" if "input_block.norm1.weight" in shapes else "'$None'",
+        "network_def#out_channels": str(settings["out_channels"]),
+        "network_def#norm": settings["norm"] or "'$None'",
     }

@@ -24,15 +24,7 @@ class OnnxNetwork(nn.Module):
         providers: what ONNX Runtime may compute on, the first choice first. A GPU needs ``"CUDAExecutionProvider"`` and
             the package ``onnxruntime-gpu``.
 
-    Attributes:
-        border: pixels lost on each side, per axis.
-        poolings: number of halvings, per axis.
-        bytes_per_pixel: memory of the maps alive at the same time, per input pixel.
-        in_channels: channels of the image.
-        out_channels: classes.
-        image_scale: factor to rescale images by.
-        image_smoothing: sigma in pixels to smooth them with after that.
-        cell_diameter: diameter in pixels of the cells for which that factor is right; nan if unknown.
+    Attributes: those of :class:`NetworkTraits`, as the file tells them.
 
     Raises:
         ModuleNotFoundError: when ONNX Runtime is not installed.
@@ -52,14 +44,7 @@ class OnnxNetwork(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = runtime.InferenceSession(str(path), options, providers=list(providers))
         traits = NetworkTraits.from_texts(self.session.get_modelmeta().custom_metadata_map)
-        self.border = traits.border
-        self.poolings = traits.poolings
-        self.bytes_per_pixel = traits.bytes_per_pixel
-        self.in_channels = traits.in_channels
-        self.out_channels = traits.out_channels
-        self.image_scale = traits.image_scale
-        self.image_smoothing = traits.image_smoothing
-        self.cell_diameter = traits.cell_diameter
+        vars(self).update(traits._asdict())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the class scores (logits) of the tile's centre.

@@ -269,26 +269,42 @@ class ValidUNet(nn.Module):
             >>> ValidUNet.from_state_dict(ValidUNet(features=(4, 8), norm="batch").state_dict()).border
             (8, 8)
         """
-        shapes = {name: tuple(weight.shape) for name, weight in state.items()}
-        depth = sum(name.endswith("up_conv.weight") for name in shapes)
-        blocks = ["input_block", *(f"downs.{i}.convs" for i in range(depth))]
         try:
-            first, last_up = shapes["input_block.conv1.weight"], shapes[f"ups.{depth - 1}.up_conv.weight"]
-            network = cls(
-                len(first) - 2,
-                in_channels=first[1],
-                out_channels=shapes["output_conv.weight"][0],
-                features=[shapes[f"{block}.conv2.weight"][0] for block in blocks],
-                kernel_size=[shapes[f"{block}.conv1.weight"][2:] for block in blocks],
-                pool_size=[shapes[f"ups.{i}.up_conv.weight"][2:] for i in reversed(range(depth))],
-                norm="batch" if "input_block.norm1.weight" in shapes else None,
-                dropout=0.0,
-                last_up_features=last_up[1],
-            )
+            settings = settings_of_weights({name: tuple(weight.shape) for name, weight in state.items()})
         except KeyError as missing:
             raise ValueError(f"state must hold the weights of a ValidUNet, got none for {missing}.") from None
+        network = cls(**settings, dropout=0.0)
         network.load_state_dict(state)
         return network
+
+
+def settings_of_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Tell from the shapes of its weights by which arguments a :class:`ValidUNet` was built; not its dropout.
+
+    Args:
+        shapes: shape of each weight by its name in the state dict.
+
+    Raises:
+        KeyError: when these are not the weights of a ValidUNet; holds the name of one that is missing.
+
+    Example:
+        >>> weights = ValidUNet(features=(4, 8), norm="batch").state_dict()
+        >>> settings_of_weights({name: tuple(weight.shape) for name, weight in weights.items()})["features"]
+        [4, 8]
+    """
+    depth = sum(name.endswith("up_conv.weight") for name in shapes)
+    blocks = ["input_block", *(f"downs.{i}.convs" for i in range(depth))]
+    first = shapes["input_block.conv1.weight"]
+    return {
+        "spatial_dims": len(first) - 2,
+        "in_channels": first[1],
+        "out_channels": shapes["output_conv.weight"][0],
+        "features": [shapes[f"{block}.conv2.weight"][0] for block in blocks],
+        "kernel_size": [shapes[f"{block}.conv1.weight"][2:] for block in blocks],
+        "pool_size": [shapes[f"ups.{i}.up_conv.weight"][2:] for i in reversed(range(depth))],
+        "norm": "batch" if "input_block.norm1.weight" in shapes else None,
+        "last_up_features": shapes[f"ups.{depth - 1}.up_conv.weight"][1],
+    }
 
 
 def _per_level(name: str, value: PerLevel, levels: int, spatial_dims: int) -> list[tuple[int, ...]]:
