@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from math import pi
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ SIDE = 572
 WORK = f"rotation + shift + elastic, {SIDE}^2 image and label"
 # A call takes milliseconds: so many calls for each round that was asked for.
 CALLS = 5
-# Against a library with threads of its own, this many calls make one timing.
+# Where a call goes to a process of its own, this many make one timing.
 CALLS_IN_A_ROW = 20
 # The paper's setting for ours and, as near to it as their parameters go, for the others.
 OURS = {"magnitude": 10, "rotate_range": pi, "shift_range": 10}
@@ -54,32 +57,28 @@ def rows(options: Namespace) -> Iterator[Row]:
     monai = Rand2DElasticd(KEYS, **MONAI, **moving).set_random_state(0)
     their_seconds, seconds = alternate((lambda: monai(pair), lambda: ours(pair)), calls, warm_up=CALLS)
     yield faster(WORK, "MONAI Rand2DElasticd", seconds, their_seconds, 8, errors_at_rest())
-    yield from against_albumentations(ours, pair, options.threads, options.rounds)
+    yield from against_albumentations(options.threads, options.rounds)
 
 
-def against_albumentations(
-    ours: RandElasticDeformationd, pair: Mapping[str, torch.Tensor], threads: int, rounds: int
-) -> Iterator[Row]:
-    """Compare with AlbumentationsX: the same work, for which it takes two transforms, and its deformation alone."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
-    import albumentations
-    import cv2
+def against_albumentations(threads: int, rounds: int) -> Iterator[Row]:
+    """Compare with AlbumentationsX: the same work, for which it takes two transforms, and its deformation alone.
 
-    cv2.setNumThreads(threads)
-    # Its coarsest grid, its own border (zeros) and a type of labels that OpenCV samples as it is: its fastest setting.
-    reach = 10 / (SIDE - 1)
-    bend = albumentations.ElasticTransform(displacement_range=(reach, reach), control_grid_shape=(4, 4), p=1)
-    turn = albumentations.Affine(rotate=(-180, 180), translate_px=(-10, 10), p=1)
-    alone, both = albumentations.Compose([bend], seed=0), albumentations.Compose([turn, bend], seed=0)
-    image, mask = pair["image"][0].numpy(), pair["label"][0].numpy().astype(np.int16)
-    both_seconds, alone_seconds, seconds = alternate(
-        (
-            lambda: repeat(lambda: both(image=image, mask=mask)),
-            lambda: repeat(lambda: alone(image=image, mask=mask)),
-            lambda: repeat(lambda: ours(pair)),
-        ),
-        rounds,
-    )
+    Each library has a process of its own: OpenCV's and torch's threads wait actively for a while, and in one process
+    they delay each other, as they do for nobody who uses one of them.
+    """
+    spawn = get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, spawn, torch.set_num_threads, (threads,)) as torch_process,
+        ProcessPoolExecutor(1, spawn, set_opencv_threads, (threads,)) as opencv_process,
+    ):
+        seconds, both_seconds, alone_seconds = alternate(
+            (
+                lambda: torch_process.submit(repeat, our_call).result(),
+                lambda: opencv_process.submit(repeat, albumentations_turned_and_bent).result(),
+                lambda: opencv_process.submit(repeat, albumentations_bent).result(),
+            ),
+            rounds,
+        )
     check = "not the same field: a B-spline of 4 x 4 points, at most 10 px, black outside"
     yield faster(WORK, "AlbumentationsX Affine + ElasticTransform", seconds, both_seconds, 1, f"{check}; sampled twice")
     yield faster(
@@ -92,10 +91,55 @@ def against_albumentations(
     )
 
 
-def repeat(call: Callable[[], object]) -> None:
-    """Call some times in a row: OpenCV's and torch's threads wait actively for a while, and so delay each other."""
+def repeat(contestant: Callable[[], Callable[[], object]]) -> None:
+    """Call what a contestant makes, made once a process, some times in a row."""
+    call = contestant()
     for _ in range(CALLS_IN_A_ROW):
         call()
+
+
+@cache
+def our_call() -> Callable[[], object]:
+    """Make a call of our deformation."""
+    ours = RandElasticDeformationd(KEYS, MODES, "label", **OURS).set_random_state(0)
+    return partial(ours, random_pair((SIDE, SIDE)))
+
+
+@cache
+def albumentations_bent() -> Callable[[], object]:
+    """Make a call of AlbumentationsX's deformation alone."""
+    return albumentations_call("ElasticTransform")
+
+
+@cache
+def albumentations_turned_and_bent() -> Callable[[], object]:
+    """Make a call of AlbumentationsX's rotation and shift, and then its deformation."""
+    return albumentations_call("Affine", "ElasticTransform")
+
+
+def albumentations_call(*names: str) -> Callable[[], object]:
+    """Make a call of these transforms of AlbumentationsX, one after the other."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
+    import albumentations
+
+    # Its coarsest grid, its own border (zeros) and a type of labels that OpenCV samples as it is: its fastest setting.
+    reach = 10 / (SIDE - 1)
+    settings = {
+        "Affine": {"rotate": (-180, 180), "translate_px": (-10, 10)},
+        "ElasticTransform": {"displacement_range": (reach, reach), "control_grid_shape": (4, 4)},
+    }
+    transforms = albumentations.Compose(
+        [getattr(albumentations, name)(**settings[name], p=1) for name in names], seed=0
+    )
+    pair = random_pair((SIDE, SIDE))
+    return partial(transforms, image=pair["image"][0].numpy(), mask=pair["label"][0].numpy().astype(np.int16))
+
+
+def set_opencv_threads(threads: int) -> None:
+    """Set the threads of OpenCV, which AlbumentationsX computes with."""
+    import cv2
+
+    cv2.setNumThreads(threads)
 
 
 def random_pair(size: tuple[int, int]) -> dict[str, torch.Tensor]:
