@@ -24,7 +24,7 @@ WHOLE_NUMBERS = (
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
-    *("threshold", "edge_threshold", "scale", "cell_diameter", "network_def#dropout"),
+    *("threshold", "edge_threshold", "neck_depth", "scale", "cell_diameter", "network_def#dropout"),
 )
 SWITCHES = ("resume", "rois")
 

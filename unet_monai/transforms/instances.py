@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
 from scipy import ndimage, special
 
+from unet_monai.transforms.necks import split_at_necks
 from unet_monai.transforms.touching_ridge import box_extreme, nearby_ids, touching_ridge
 
 
@@ -151,13 +152,15 @@ def logits_to_instances(
     min_size: int = 20,
     fill_holes: bool = True,
     ridge_radius: int = 2,
+    neck_depth: float = 0,
 ) -> np.ndarray:
     """Turn the scores of a network into instances.
 
     The classes are background 0, cell 1 and, of a three-class network, touching 2 (`cell_classes`); p is their softmax.
     The 4-connected components (6 in 3-D) of the core, p_1 > `threshold`, are the instances, without the small ones.
     They grow over all the foreground that is connected with them, 1 - p_0 > `edge_threshold` (`grow_cores`): the core
-    tells cells apart, the foreground outlines them. Holes are filled (`fill_component_holes`). A two-class network has
+    tells cells apart, the foreground outlines them. Where cells are known to be roundish, cores may be parted at their
+    necks before (`split_at_necks`). Holes are filled (`fill_component_holes`). A two-class network has
     learnt the ridges between cells as background: there, they grow back by `ridge_radius` px (`regrow_ridges`).
 
     Args:
@@ -167,6 +170,7 @@ def logits_to_instances(
         min_size: least size of a core in pixels (voxels), holes filled; smaller ones are removed.
         fill_holes: fill the holes inside one component.
         ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
+        neck_depth: least depth in pixels of a neck that parts a core (`split_at_necks`); 0 parts none.
 
     Returns:
         int32 array (*S), 0 background, 1, 2, ... numbered by the first core pixel in array order.
@@ -180,22 +184,25 @@ def logits_to_instances(
         >>> logits_to_instances(scores, min_size=1)
         array([[1, 1, 1, 2, 2, 0, 0, 3]], dtype=int32)
     """
-    _check_knobs(threshold, edge_threshold, min_size, ridge_radius)
+    _check_knobs(threshold, edge_threshold, min_size, ridge_radius, neck_depth)
     if logits.ndim < 2 or logits.shape[0] not in (2, 3):
         raise ValueError(f"logits must have two or three channels, (2 or 3, *S), got shape {tuple(logits.shape)}.")
     probability = special.softmax(logits, axis=0)
     fill = fill_component_holes if fill_holes else np.asarray
     components, _ = ndimage.label(probability[1] > threshold)
-    cores = remove_small_components(fill(components), min_size)
+    cores = fill(components)
+    if neck_depth > 0:
+        cores = split_at_necks(cores, neck_depth)
+    cores = remove_small_components(cores, min_size)
     cells = fill(grow_cores(cores, probability[0] < 1 - edge_threshold))
     return regrow_ridges(cells, ridge_radius) if len(logits) == 2 else cells
 
 
-def _check_knobs(threshold: float, edge_threshold: float, min_size: int, ridge_radius: int) -> None:
+def _check_knobs(threshold: float, edge_threshold: float, min_size: int, ridge_radius: int, neck_depth: float) -> None:
     for name, value in (("threshold", threshold), ("edge_threshold", edge_threshold)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}.")
-    for name, size in (("min_size", min_size), ("ridge_radius", ridge_radius)):
+    for name, size in (("min_size", min_size), ("ridge_radius", ridge_radius), ("neck_depth", neck_depth)):
         if size < 0:
             raise ValueError(f"{name} must be at least 0, got {size}.")
 
@@ -209,6 +216,7 @@ class LogitsToInstances(Transform):
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
         ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
+        neck_depth: least depth in pixels of a neck that parts a core (`split_at_necks`); 0 parts none.
 
     Raises:
         ValueError: if a knob is out of its range.
@@ -228,13 +236,15 @@ class LogitsToInstances(Transform):
         min_size: int = 20,
         fill_holes: bool = True,
         ridge_radius: int = 2,
+        neck_depth: float = 0,
     ) -> None:
-        _check_knobs(threshold, edge_threshold, min_size, ridge_radius)
+        _check_knobs(threshold, edge_threshold, min_size, ridge_radius, neck_depth)
         self.threshold = threshold
         self.edge_threshold = edge_threshold
         self.min_size = min_size
         self.fill_holes = fill_holes
         self.ridge_radius = ridge_radius
+        self.neck_depth = neck_depth
 
     def __call__(self, logits: NdarrayOrTensor) -> NdarrayOrTensor:
         """Find the instances.
@@ -257,6 +267,7 @@ class LogitsToInstances(Transform):
             min_size=self.min_size,
             fill_holes=self.fill_holes,
             ridge_radius=self.ridge_radius,
+            neck_depth=self.neck_depth,
         )
         return convert_to_dst_type(instances[None], logits, dtype=np.int32)[0]
 
@@ -271,6 +282,7 @@ class LogitsToInstancesd(MapTransform):
         min_size: least size of a core in pixels (voxels); smaller ones are removed.
         fill_holes: fill the holes inside one component.
         ridge_radius: the radius of the `TouchingRidge` that a two-class network was trained with, >= 0.
+        neck_depth: least depth in pixels of a neck that parts a core (`split_at_necks`); 0 parts none.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -285,6 +297,7 @@ class LogitsToInstancesd(MapTransform):
         min_size: int = 20,
         fill_holes: bool = True,
         ridge_radius: int = 2,
+        neck_depth: float = 0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -294,6 +307,7 @@ class LogitsToInstancesd(MapTransform):
             min_size=min_size,
             fill_holes=fill_holes,
             ridge_radius=ridge_radius,
+            neck_depth=neck_depth,
         )
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
