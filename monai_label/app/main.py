@@ -15,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 NAME = "cell_unet_segmentation"
-BUNDLE = Path(__file__).resolve().parent / "model" / NAME
-sys.path.append(str(BUNDLE))
+APP = Path(__file__).resolve().parent
+BUNDLE = APP / "model" / NAME
+sys.path += [str(APP), str(BUNDLE)]
+
+from uncertain_borders import border_uncertainty  # noqa: E402 (of the app's folder)
 
 from unet_monai.data.growing_split import TRAINING, VALIDATION, grow_split  # noqa: E402 (of the bundle's package)
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes  # noqa: E402
@@ -54,6 +60,56 @@ class CellInferTask(BundleInferTask):
         if self.of_classes:
             data["pred"] = cell_classes(instances, radius=self.bundle_config["ridge_radius"])
         return super().writer(data, extension, dtype=np.uint16)
+
+    def uncertainty(self, image: str, device: str) -> float:
+        """Segment an image, write nothing, and measure how unsure the network is at the borders it found.
+
+        Args:
+            image: path of the image.
+            device: device to compute on.
+
+        Returns:
+            The `border_uncertainty`, in [0, 1].
+        """
+        scores: list[torch.Tensor] = []
+
+        def keep(data: dict[str, Any]) -> dict[str, Any]:
+            scores.append(torch.as_tensor(data["pred"]).float())
+            return data
+
+        request = {"image": image, "device": device, "skip_writer": True}
+        _, found = self(request, callbacks={CallBackTypes.INFERER: keep})
+        return border_uncertainty(scores[0].softmax(dim=0).cpu().numpy(), np.asarray(found["pred"]))
+
+
+class UncertainBorders(Strategy):
+    """Choose the image without a label at whose cells' borders the network is least sure.
+
+    Each image is segmented once with the weights at hand; what was measured is kept until they change. Of equal images
+    the first by name is chosen. An image in which no cell was found comes last.
+
+    Args:
+        model: the model that segments.
+    """
+
+    def __init__(self, model: CellInferTask) -> None:
+        super().__init__("The image with the most uncertain borders of cells")
+        self.model = model
+        self.measured: dict[tuple[str, int], float] = {}
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """Choose the next image, None where all have labels; a client may set `device`."""
+        images = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
+        version = os.stat(self.model.get_path()).st_mtime_ns
+        self.measured = {key: value for key, value in self.measured.items() if key[1] == version}
+        for image in images:
+            if (image, version) not in self.measured:
+                path = datastore.get_image_uri(image)
+                self.measured[image, version] = self.model.uncertainty(path, request.get("device", "cuda"))
+        if not images:
+            return None
+        chosen = max(images, key=lambda image: self.measured[image, version])
+        return {"id": chosen, "uncertainty": self.measured[chosen, version]}
 
 
 class CellTrainTask(BundleTrainTask):
@@ -132,4 +188,8 @@ class CellUNetApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Any]:
         """Make the ways to choose the next image to annotate."""
-        return {"first": First(), "random": Random()}
+        return {
+            "first": First(),
+            "random": Random(),
+            "uncertain_borders": UncertainBorders(CellInferTask(str(BUNDLE), self.conf, of_classes=False)),
+        }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fire.parser
 import numpy as np
 import pytest
 import tifffile
@@ -238,6 +239,47 @@ def test_training_copes_with_labels_of_few_and_tiny_cells(tmp_path: Path) -> Non
     train(pairs(tmp_path, nothing, CELL, pixels, pixels), validation=["0", "1", "2"])
     weights = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert all(torch.isfinite(weight).all() for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"network_def#features": [4, 8, 16, 32, 64]},
+            r"got the weights of another .*: add --network_def#features \[2,",
+        ),
+        ({"network_def#out_channels": 2}, "got the weights of another one, .*: add --network_def#out_channels 3"),
+        ({"network_def#norm": None}, "got the weights of another one, .*: add --network_def#norm batch"),
+        ({"epochs": 1}, r"epochs must exceed the 1 already trained to resume, got 1\."),
+        (
+            {"optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.1}},
+            "training to resume must have the same kind of optimiser, got another one in .*: .*momentum",
+        ),
+    ],
+)
+def test_a_training_that_another_one_cannot_go_on_with_stays(tmp_path: Path, settings: dict, message: str) -> None:
+    pairs(tmp_path, CELL, CELL)
+    train(tmp_path, validation=0.5)
+    files = [tmp_path / "models" / "model.pt", tmp_path / "output" / "last.pt"]
+    before = [path.read_bytes() for path in files]
+    line = cause_of(lambda: train(tmp_path, validation=0.5, resume=True, **{"epochs": 2, **settings}))
+    assert re.search(message, line), line
+    assert "\n" not in line
+    assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.parametrize("seed", ["abc", "1.5", "[1]"])
+def test_a_seed_that_is_none_stops_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
+    """Seeding comes before the command line is checked, for the package can be imported only then."""
+    pairs(tmp_path, CELL, CELL)
+    value = fire.parser.DefaultParseValue(seed)
+    monkeypatch.setattr("sys.argv", ["run", "training", "--config_file", str(CONFIGS / "train.json"), "--seed", seed])
+    assert cause_of(lambda: train(tmp_path, seed=value)) == f"--seed must be a whole number, got {value!r}."
+    monkeypatch.setattr("sys.argv", ["from Python"])
+    with pytest.raises(RuntimeError) as error:
+        train(tmp_path, seed=value)
+    assert isinstance(first_cause(error.value), TypeError)
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("place", ["ckpt_dir", "output_dir"])

@@ -40,4 +40,6 @@ def test_a_wheel_carries_every_package_and_every_file_of_the_bundle() -> None:
     written = {p for name in ("configs", "docs") for p in (bundle / name).rglob("*") if p.is_file()}
     assert carried == written | {bundle / "LICENSE"}
     others = {p for p in (REPOSITORY / "unet_monai").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
-    assert others == set((REPOSITORY / "unet_monai" / "pictures").glob("*.jinja"))
+    package = REPOSITORY / "unet_monai"
+    assert others == {*(package / "pictures").glob("*.jinja"), package / "napari_plugin" / "napari.yaml"}
+    assert setuptools["package-data"]["unet_monai.napari_plugin"] == ["napari.yaml"]

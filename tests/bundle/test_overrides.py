@@ -152,6 +152,10 @@ class TestUnknownOverride:
     def test_the_first_mistake_is_named(self) -> None:
         assert "--epocs" in str(unknown_override(["epochs", "epocs", "sed"], CONFIG))
 
+    def test_a_name_with_a_line_break_stays_in_one_line(self) -> None:
+        message = unknown_override(["epocs\r\n"], CONFIG)
+        assert message == r"unknown setting '--epocs\r\n': did you mean '--epochs'?"
+
     def test_keys_of_an_overlay_are_real(self) -> None:
         assert unknown_override(["validate#handlers"], {"validate#handlers": []}) is None
 

@@ -11,6 +11,7 @@ from ignite.engine import Events
 from tests.handlers.training import Training, make_training
 from unet_monai.handlers import CheckpointHandler
 from unet_monai.handlers.checkpoints import save_atomically
+from unet_monai.networks import ValidUNet
 
 
 def load(path: Path) -> dict:
@@ -148,6 +149,38 @@ class TestResumeHandler:
         for epochs in (1, 2):
             with pytest.raises(ValueError, match=rf"epochs must exceed the 2 already trained .*, got {epochs}\."):
                 make_training(tmp_path, epochs=epochs, resume=True).trainer.run()
+
+    @pytest.mark.parametrize(
+        ("state", "message"),
+        [
+            ({"network": {}}, r"must be a state that a training wrote, got none of 'averaged_network' in .*last\.pt\."),
+            ({}, r"must be a state that a training wrote, got none of 'network' in .*last\.pt\."),
+            ([1], r"must be a file of weights such as model\.pt, got .*last\.pt \(list\)\."),
+        ],
+    )
+    def test_with_something_else_in_its_file(self, tmp_path: Path, state: object, message: str) -> None:
+        training = make_training(tmp_path, epochs=2, resume=True)
+        training.state_path.parent.mkdir()
+        torch.save(state, training.state_path)
+        with pytest.raises(ValueError, match=rf"^training to resume {message}$"):
+            training.trainer.run()
+
+    def test_with_another_network(self, tmp_path: Path) -> None:
+        make_training(tmp_path, epochs=1).trainer.run()
+        state = load(tmp_path / "output" / "last.pt")
+        state["network"] = ValidUNet(features=(3, 4), norm="batch").state_dict()
+        torch.save(state, tmp_path / "output" / "last.pt")
+        training = make_training(tmp_path, epochs=2, resume=True)
+        with pytest.raises(ValueError, match=r"training to resume must fit .*: add --network_def#features \[3,4\]$"):
+            training.trainer.run()
+
+    def test_with_another_kind_of_optimiser(self, tmp_path: Path) -> None:
+        make_training(tmp_path, epochs=1).trainer.run()
+        state = load(tmp_path / "output" / "last.pt")
+        state["optimizer"]["param_groups"][0]["momentum"] = 0.9
+        torch.save(state, tmp_path / "output" / "last.pt")
+        with pytest.raises(ValueError, match=r"must have the same kind of optimiser, got .*last\.pt: momentum\."):
+            make_training(tmp_path, epochs=2, resume=True).trainer.run()
 
 
 def interrupt(engine: object) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from ignite.engine import Engine, Events
 
@@ -23,3 +24,9 @@ def test_an_epoch_draws_what_seed_and_epoch_say() -> None:
     assert len(set(numbers)) == 3
     assert draws(seed=5, epochs=3, disturbance=17) == numbers
     assert draws(seed=6, epochs=2) == numbers[1:]
+
+
+@pytest.mark.parametrize("seed", ["abc", 1.5, None])
+def test_rejects_what_is_no_seed(seed: object) -> None:
+    with pytest.raises(TypeError, match=rf"^seed must be a whole number, got {seed!r}\.$"):
+        EpochSeedHandler(seed)

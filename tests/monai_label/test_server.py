@@ -6,6 +6,7 @@ It runs where `UNET_MONAI_LABEL_VENV` names an environment made by `monai_label/
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -25,12 +26,15 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 from scipy import ndimage
 
 from tests.bundle.conftest import REPOSITORY
 from unet_monai import segment
 from unet_monai.data import LabelReader, draw_cells, median_cell_diameter
+from unet_monai.inferers import OverlapTileInferer, RescalingInferer
+from unet_monai.networks import ValidUNet
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes
 
 VENV = os.environ.get("UNET_MONAI_LABEL_VENV", "")
@@ -91,7 +95,10 @@ class Client:
         assert task["status"] == "DONE", task
 
     def next_image(self, strategy: str) -> str:
-        return json.loads(self.request("POST", f"/activelearning/{strategy}", b"{}"))["id"]
+        return self.next_sample(strategy)["id"]
+
+    def next_sample(self, strategy: str) -> dict[str, Any]:
+        return json.loads(self.request("POST", f"/activelearning/{strategy}", b'{"device": "cpu"}'))
 
     @property
     def weights(self) -> Path:
@@ -176,6 +183,10 @@ def test_says_what_it_serves(client: Client) -> None:
     assert info["models"][f"{NAME}_classes"]["labels"] == {"cell": 1, "border": 2}
     assert info["trainers"].keys() == info["models"].keys()
     assert info["trainers"][NAME]["config"]["steps_per_epoch"] == 30
+    assert info["strategies"].keys() == {"first", "random", "uncertain_borders"}
+    assert info["strategies"]["uncertain_borders"] == {
+        "description": "The image with the most uncertain borders of cells"
+    }
     assert info["datastore"]["total"] == len(IMAGES)
 
 
@@ -193,6 +204,30 @@ def test_serves_background_cell_and_border(client: Client) -> None:
     expected = cell_classes(segment(read_image(client.studies / "b.png"), WEIGHTS), radius=2)
     assert set(np.unique(expected)) == {0, 1, 2}, "test invalid"
     np.testing.assert_array_equal(client.infer(f"{NAME}_classes", "b.png"), expected)
+
+
+def uncertainty(path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Measure the borders of an image by the package's own parts, without a server."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "monai_label" / "app"))
+    measure = importlib.import_module("uncertain_borders").border_uncertainty
+    image = read_image(path)
+    network = ValidUNet.from_state_dict(torch.load(WEIGHTS, weights_only=True)).eval()
+    normalise = ScaleIntensityRangePercentiles(lower=1, upper=99.8, b_min=0, b_max=1)
+    tiles = OverlapTileInferer(border=network.border, poolings=network.poolings)
+    with torch.inference_mode():
+        scores = RescalingInferer(tiles)(torch.as_tensor(normalise(image.T[None].astype(np.float32)))[None], network)
+    return measure(scores[0].softmax(dim=0).numpy(), segment(image, WEIGHTS).T)
+
+
+def test_next_image_has_the_most_uncertain_borders(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {Path(name).stem: uncertainty(client.studies / name, monkeypatch) for name in IMAGES}
+    expected = max(measured, key=lambda name: measured[name])
+    assert expected != "a", "test invalid: the first image would be chosen anyway"
+    assert sorted(measured.values())[-2] < 0.99 * measured[expected], "test invalid"
+    for _ in range(2):
+        answer = client.next_sample("uncertain_borders")
+        assert answer["id"] == expected
+        assert answer["uncertainty"] == pytest.approx(measured[expected], rel=1e-4)
 
 
 def paint(image: str, client: Client, folder: Path, *, as_slicer: bool) -> Path:
@@ -232,6 +267,7 @@ def test_rounds_of_annotation_and_training(client: Client, tmp_path: Path) -> No
     assert uses == {"a.png": "training", "b.png": "training", "c.png": "validation"}
     assert len(set(versions)) == 4
     assert client.next_image("random") in ("deep", "stack")
+    assert client.next_image("uncertain_borders") in ("deep", "stack")
     check_touching_cells_stay_apart([item for use in lists.values() for item in use])
     learnt = torch.load(client.weights, weights_only=True)["cell_diameter"]
     assert float(learnt) == pytest.approx(median_cell_diameter(lists["training"], border_label=TOUCHING))

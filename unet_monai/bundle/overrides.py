@@ -77,7 +77,7 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
                 break  # a further argument of a component
             else:
                 known = [*children, *RUN_OPTIONS] if depth == 0 else list(children)
-                return f"unknown setting '--{name}': {_hint(path[:depth], key, known)}"
+                return f"unknown setting {f'--{name}'!r}: {_hint(path[:depth], key, known)}"
     return None
 
 

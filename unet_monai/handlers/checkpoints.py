@@ -16,7 +16,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from unet_monai.networks.weights_file import check_weights_fit, read_weights_file
+
 logger = logging.getLogger(__name__)
+
+STATE_KEYS = ("network", "averaged_network", "optimizer", "epoch", "iteration", "best_metric", "best_metric_epoch")
 
 
 def save_atomically(state: Any, path: str | Path) -> None:
@@ -109,7 +113,8 @@ class ResumeHandler:
 
     Raises:
         FileNotFoundError: when training starts and the file does not exist.
-        ValueError: when that training had no fewer epochs than are asked for now.
+        ValueError: when that training had no fewer epochs than are asked for now, or another network or optimiser, and
+            when the file holds something else.
     """
 
     def __init__(
@@ -138,7 +143,7 @@ class ResumeHandler:
         """Load the state before the first epoch."""
         if not Path(self.state_path).is_file():
             raise FileNotFoundError(f"no training to resume at {self.state_path}: leave out --resume to start one.")
-        state = torch.load(self.state_path, map_location=self.map_location, weights_only=True)
+        state = self._read_state()
         if state["epoch"] >= engine.state.max_epochs:
             raise ValueError(
                 f"epochs must exceed the {state['epoch']} already trained to resume, got {engine.state.max_epochs}."
@@ -151,6 +156,20 @@ class ResumeHandler:
         self.evaluator.state.best_metric = state["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         logger.info("resumed after epoch %d from %s", state["epoch"], self.state_path)
+
+    def _read_state(self) -> dict[str, Any]:
+        """Load the state, and see that it is one of this network and optimiser before any of it is used."""
+        name, path = "training to resume", self.state_path
+        state = read_weights_file(path, name, self.map_location)
+        missing = [key for key in STATE_KEYS if key not in state]
+        if missing:
+            raise ValueError(f"{name} must be a state that a training wrote, got none of {missing[0]!r} in {path}.")
+        check_weights_fit(state["network"], self.network, name=name, path=path)
+        ours, theirs = (optimizer["param_groups"][0] for optimizer in (self.optimizer.state_dict(), state["optimizer"]))
+        if set(ours) != set(theirs):
+            differs = ", ".join(sorted(set(ours) ^ set(theirs)))
+            raise ValueError(f"{name} must have the same kind of optimiser, got another one in {path}: {differs}.")
+        return state
 
     def _set_learning_rate(self, epoch: int) -> None:
         """Put the schedule at ``epoch``, as that many steps of it would have."""

@@ -16,9 +16,14 @@ class EpochSeedHandler:
 
     Args:
         seed: seed of the training; epoch ``n`` uses ``seed + n``, and on rank ``r`` of several ``r`` strides more.
+
+    Raises:
+        TypeError: when the seed is no whole number.
     """
 
     def __init__(self, seed: int) -> None:
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be a whole number, got {seed!r}.")
         self.seed = seed
 
     def attach(self, engine: Workflow) -> None:

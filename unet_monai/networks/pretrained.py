@@ -11,6 +11,7 @@ import torch
 
 from unet_monai.data.cell_size import diameters_disagree
 from unet_monai.networks.valid_unet import ValidUNet
+from unet_monai.networks.weights_file import read_weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_pretrained(network: ValidUNet, pretrained: str | None) -> ValidUNet:
 
     Raises:
         FileNotFoundError: when the file does not exist.
-        ValueError: when it holds weights of another network; names the first that differs.
+        ValueError: when it holds weights of another network, naming the first that differs, or no weights.
 
     Example:
         >>> load_pretrained(ValidUNet(features=(2, 4)), None).image_scale
@@ -46,7 +47,7 @@ def load_pretrained(network: ValidUNet, pretrained: str | None) -> ValidUNet:
         return network
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f"pretrained must be an existing file, got {pretrained}.")
-    learnt = torch.load(pretrained, map_location="cpu", weights_only=True)
+    learnt = read_weights_file(pretrained, "pretrained")
     logger.info("starting from the weights of %s", pretrained)
     anew = _layers_that_start_anew(network.state_dict(), learnt)
     kept = {name: w for name, w in learnt.items() if name not in OWN_BUFFERS and _layer(name) not in anew}
