@@ -222,7 +222,7 @@ class LabelReader(_CellReader):
             return np.where(ignored, IGNORE_LABEL, self._instances_of_classes(ids, where))[None]
         cells = ids[ids > 0]
         if cells.size and cells.min() == cells.max() and not of_instances:
-            self._log_components(picture.address, cells[0])
+            self._log_components(picture.address, float(cells[0]))
             ids = connected_components(ids > 0, connectivity=1)
         elif cells.size and cells.max() > _LARGEST_EXACT_ID:
             ids = np.searchsorted(np.unique(np.append(cells, 0)), ids)
