@@ -12,7 +12,7 @@ TARGETS: dict[str, dict[str, float | None]] = {
     "em_isbi2012": {"VRand": 0.988, "VInfo": 0.990},
     "phc_u373": {"SEG": 0.92},
     "dic_hela": {"SEG": 0.776},
-    "nuclei_dsb2018": {"AP50": 0.88, "AP75": 0.62, "SEG": None},
+    "nuclei_dsb2018": {"AP50": 0.88, "AP75": 0.62, "AP50_of_images": None, "AP75_of_images": None, "SEG": None},
     "phase_t98g": {"SEG": 0.55, "AP50": 0.45},
 }
 # A row of an experiment as its file holds it, and the rows that differ in the seed only.

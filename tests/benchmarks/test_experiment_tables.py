@@ -51,6 +51,8 @@ def test_measures_without_a_target_get_no_verdict() -> None:
     assert [[line.split(" | ")[i] for i in (2, 3, 6)] for line in lines] == [
         ["AP50", "0.88", "yes"],
         ["AP75", "0.62", "yes"],
+        ["AP50_of_images", "", ""],
+        ["AP75_of_images", "", ""],
         ["SEG", "", ""],
     ]
 
