@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +173,11 @@ class TestErrors:
         with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
             self.make(tmp_path).run()
 
+    def test_a_result_of_other_settings(self, tmp_path: Path) -> None:
+        self.make(tmp_path).run()
+        with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
+            self.make(tmp_path, reach=50).run()
+
     def test_a_run_with_other_settings_is_not_continued(self, tmp_path: Path) -> None:
         segmenter = self.make(tmp_path)
         segmenter.part.mkdir()
@@ -204,27 +207,3 @@ def test_the_config_runs_and_agrees_with_the_one_for_memory(tmp_path: Path) -> N
     result = run(command(write_image(tmp_path, 100, 90), tmp_path / "out"), tmp_path)
     assert result.returncode == 0, result.stderr
     assert read(tmp_path / "out" / "cells_cells.zarr").max() > 5
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    image = write_image(tmp_path, 400, 500)
-    assert run(command(image, tmp_path / "whole"), tmp_path).returncode == 0
-    random, part, killed = np.random.default_rng(0), tmp_path / "killed" / ".part-cells", 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    while killed < 20 and not (tmp_path / "killed" / "cells_cells.zarr").exists():
-        finished = len(list(part.rglob("*.npz")))
-        with subprocess.Popen(command(image, tmp_path / "killed"), cwd=tmp_path, env=environment) as process:
-            while process.poll() is None and len(list(part.rglob("*.npz"))) <= finished:
-                time.sleep(0.01)
-            time.sleep(random.uniform(0, 0.2))
-            process.send_signal(signal.SIGKILL)
-        killed += 1
-    assert killed > 3, "test invalid"
-    if killed == 20:
-        assert run(command(image, tmp_path / "killed"), tmp_path).returncode == 0
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from unet_monai.large_images.block_grid import Block
+from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import (
+    Pieces,
     Position,
     Table,
     contacts,
@@ -21,7 +23,7 @@ from unet_monai.large_images.components import (
     piece_table,
 )
 from unet_monai.large_images.ome_zarr import BlockArray, open_ome_zarr
-from unet_monai.large_images.stages import finish_blocks
+from unet_monai.large_images.stages import StoredTable, block_name, finish_blocks, finish_table
 from unet_monai.transforms import LogitsToInstances
 from unet_monai.transforms.instances import grow_cores, regrow_ridges
 
@@ -50,6 +52,8 @@ def marks_of(probability: np.ndarray, knobs: LogitsToInstances) -> np.ndarray:
 class BlockInstances:
     """Find instances in marks on disk, stage after stage over all blocks; a killed run continues where it was.
 
+    Processes that do the same in the same folder share the blocks of each stage; one of them merges the tables.
+
     The result, with the ids, is that of `logits_to_instances` on the whole image, if no pixel of the foreground lies
     more than `reach` steps from the core that it grows from. Farther pixels stay background, wherever blocks begin.
     All else is exact without a limit, however many blocks a cell or a hole spans: cores and gaps are merged by
@@ -64,6 +68,7 @@ class BlockInstances:
         reach: most steps that cores grow, > 0; also the pixels read around each block.
         chunk: side of the chunks of intermediate arrays.
         ridges: whether ridges grow back, as they do for two classes.
+        claim_seconds: see `take_claim`.
 
     Raises:
         ValueError: if `reach` is not positive, or the knobs leave holes unfilled.
@@ -79,6 +84,7 @@ class BlockInstances:
         reach: int,
         chunk: int,
         ridges: bool,
+        claim_seconds: float = CLAIM_SECONDS,
     ) -> None:
         if reach < 1:
             raise ValueError(f"reach must be at least 1 px, got {reach}.")
@@ -87,6 +93,7 @@ class BlockInstances:
         self.folder, self.image_size, self.blocks, self.knobs = folder, image_size, blocks, knobs
         self.positions = {block: position for position, block in blocks.items()}
         self.reach, self.chunk, self.ridges = reach, chunk, ridges
+        self.claim_seconds = claim_seconds
 
     def find(self, marks: BlockArray, instances: BlockArray) -> int:
         """Write the instances of all blocks, uint32.
@@ -108,11 +115,14 @@ class BlockInstances:
             grown.write(block, grow_cores(cores.read(window), foreground, self.reach)[block.within(window)])
             return {}
 
-        finish_blocks(self.folder / "grow", self.blocks, grow)
+        self._finish("grow", grow)
         self._fill(grown, filled)
         if self.ridges:
             self._regrow(filled, instances)
         return count
+
+    def _finish(self, stage: str, work: Callable[[Block], Table]) -> dict[Position, StoredTable]:
+        return finish_blocks(self.folder / stage, self.blocks, work, self.claim_seconds)
 
     def _array(self, name: str) -> BlockArray:
         return open_ome_zarr(self.folder / f"{name}.zarr", self.image_size, np.uint32, chunk=self.chunk)
@@ -135,20 +145,28 @@ class BlockInstances:
                 "contacts": contacts(gaps, components),
             }
 
-        tables = finish_blocks(self.folder / "cores", self.blocks, describe)
-        whole_cores, whole_gaps = merge_pieces("core", tables), merge_pieces("gap", tables)
-        of_core, of_gap = instance_numbers(whole_cores, whole_gaps, tables, self.knobs.min_size)
+        tables = self._finish("cores", describe)
+
+        def merge() -> Table:
+            cores_of_all, gaps_of_all = merge_pieces("core", tables), merge_pieces("gap", tables)
+            of_core, of_gap = instance_numbers(cores_of_all, gaps_of_all, tables, self.knobs.min_size)
+            return {
+                **_by_name("core", cores_of_all, of_core),
+                **_by_name("gap", gaps_of_all, of_gap),
+                "count": of_core.max(initial=0),
+            }
+
+        numbers = finish_table(self.folder / "core_numbers.npz", merge, self.claim_seconds)
 
         def paint(block: Block) -> Table:
             components, gaps = label(block)
-            position = self.positions[block]
-            numbered = painted(whole_cores, position, components, of_core)
-            numbered += painted(whole_gaps, position, gaps, of_gap)
+            name = block_name(self.positions[block])
+            numbered = painted(components, numbers[f"core {name}"]) + painted(gaps, numbers[f"gap {name}"])
             cores.write(block, numbered[block.within(self._shared(block))])
             return {}
 
-        finish_blocks(self.folder / "paint", self.blocks, paint)
-        return int(of_core.max(initial=0))
+        self._finish("paint", paint)
+        return int(numbers["count"])
 
     def _fill(self, grown: BlockArray, filled: BlockArray) -> None:
         def describe(block: Block) -> Table:
@@ -160,18 +178,23 @@ class BlockInstances:
                 "contacts": contacts(gaps, cells),
             }
 
-        tables = finish_blocks(self.folder / "holes", self.blocks, describe)
-        gaps = merge_pieces("gap", tables)
-        owners = hole_owners(gaps, tables, {position: table["contacts"] for position, table in tables.items()})
+        tables = self._finish("holes", describe)
+
+        def merge() -> Table:
+            gaps = merge_pieces("gap", tables)
+            touching = {position: table["contacts"] for position, table in tables.items()}
+            return _by_name("gap", gaps, hole_owners(gaps, tables, touching))
+
+        owners = finish_table(self.folder / "hole_owners.npz", merge, self.claim_seconds)
 
         def fill(block: Block) -> Table:
             window = self._shared(block)
             cells = grown.read(window)
-            cells = cells + painted(gaps, self.positions[block], label_gaps(cells), owners)
+            cells = cells + painted(label_gaps(cells), owners[f"gap {block_name(self.positions[block])}"])
             filled.write(block, cells[block.within(window)])
             return {}
 
-        finish_blocks(self.folder / "fill", self.blocks, fill)
+        self._finish("fill", fill)
 
     def _regrow(self, filled: BlockArray, instances: BlockArray) -> None:
         radius = self.knobs.ridge_radius
@@ -182,4 +205,8 @@ class BlockInstances:
             instances.write(block, regrow_ridges(filled.read(window), radius)[block.within(window)])
             return {}
 
-        finish_blocks(self.folder / "ridges", self.blocks, regrow)
+        self._finish("ridges", regrow)
+
+
+def _by_name(kind: str, pieces: Pieces, numbers: np.ndarray) -> Table:
+    return {f"{kind} {block_name(position)}": own for position, own in pieces.by_block(numbers).items()}

@@ -100,6 +100,17 @@ class Pieces(NamedTuple):
         """Return the numbers of the whole pieces for labels >= 1 of one block."""
         return self.merged[self.start[position] + labels.astype(np.int64) - 1]
 
+    def by_block(self, numbers: np.ndarray) -> dict[Position, np.ndarray]:
+        """Hand each block the numbers of its labels 1 ... n, uint32, given one number for each whole piece.
+
+        Example:
+            >>> pieces = Pieces({(0,): 0, (1,): 2}, np.array([0, 1, 1]), total=2)
+            >>> {position: own.tolist() for position, own in pieces.by_block(np.array([7, 9])).items()}
+            {(0,): [7, 9], (1,): [9]}
+        """
+        parts = np.split(numbers.astype(np.uint32)[self.merged], list(self.start.values())[1:])
+        return dict(zip(self.start, parts, strict=True))
+
 
 def merge_pieces(name: str, tables: Mapping[Position, Table]) -> Pieces:
     """Find out which pieces of neighbouring blocks are one."""
@@ -185,9 +196,11 @@ def instance_numbers(
     return numbers[1:], numbers[owners]
 
 
-def painted(pieces: Pieces, position: Position, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Replace the labels of a block by the numbers of their whole pieces; 0 stays 0. uint32."""
-    count = int(labels.max(initial=0))
-    lookup = np.zeros(count + 1, np.uint32)
-    lookup[1:] = numbers[pieces.of_block(position, np.arange(1, count + 1))]
-    return lookup[labels]
+def painted(labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Replace the labels 1 ... n of a block by n numbers; 0 stays 0. uint32.
+
+    Example:
+        >>> painted(np.array([[0, 2, 1]]), np.array([7, 9])).tolist()
+        [[0, 9, 7]]
+    """
+    return np.concatenate([[0], numbers]).astype(np.uint32)[labels]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,6 +18,11 @@ from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import PixelGrid
 
 zarr = import_extra("zarr", "large")
+
+AXES = "xyz"
+
+RUN = "unet_monai_run"
+"""Attribute of a group: what it was made by."""
 
 
 class BlockArray:
@@ -43,16 +52,23 @@ def open_ome_zarr(
     chunk: int,
     grid: PixelGrid | None = None,
     is_label: bool = False,
+    run: str | None = None,
 ) -> BlockArray:
     """Create an OME-Zarr image of one resolution, filled with 0, or open it again where it was created before.
 
+    Of several processes that do so at the same time, one creates it; nobody sees it half-made.
+
     Args:
-        path: folder to write, such as ``cells.zarr``.
+        path: folder to write, such as ``cells.zarr``; the folder above it must exist.
         image_size: (X, Y[, Z]).
         dtype: type of the pixels.
         chunk: side of the chunks, pixels.
         grid: size and place of the pixels; None for 1 without a unit.
         is_label: whether the values are the numbers of instances.
+        run: what it was made by, kept in its attributes; None for nothing.
+
+    Raises:
+        FileNotFoundError: if there is no such folder above it.
 
     Example:
         >>> import tempfile
@@ -62,15 +78,39 @@ def open_ome_zarr(
         ...     zarr.open(f"{folder}/cells.zarr")["0"][:2, :3].tolist()
         [[7, 8, 0], [0, 0, 0]]
     """
-    if (Path(path) / "0" / "zarr.json").is_file():
+    if Path(path).exists():
         return BlockArray(zarr.open_group(path, mode="r+")["0"])
-    axes = "xyz"[: len(image_size)][::-1]
+    draft = Path(path).with_name(f"{Path(path).name}-{uuid4().hex}")
+    draft.mkdir()
+    attributes = _ome_attributes(Path(path).stem, len(image_size), grid, is_label)
+    group = zarr.open_group(draft, mode="a", zarr_format=3, attributes=attributes | ({} if run is None else {RUN: run}))
+    stored = tuple(image_size)[::-1]
+    chunks = tuple(min(chunk, n) for n in stored)
+    names = AXES[: len(image_size)][::-1]
+    group.create_array("0", shape=stored, dtype=np.dtype(dtype), chunks=chunks, dimension_names=list(names))
+    try:
+        os.rename(draft, path)
+    except OSError:
+        if not Path(path).exists():
+            raise
+        shutil.rmtree(draft)  # another process was faster
+    return BlockArray(zarr.open_group(path, mode="r+")["0"])
+
+
+def made_by(path: str | Path) -> str | None:
+    """Return what an OME-Zarr image was made by; None if that is not known, or there is none."""
+    file = Path(path) / "zarr.json"
+    return json.loads(file.read_text(encoding="utf-8"))["attributes"].get(RUN) if file.is_file() else None
+
+
+def _ome_attributes(name: str, spatial_dims: int, grid: PixelGrid | None, is_label: bool) -> dict[str, Any]:
+    axes = AXES[:spatial_dims][::-1]
     size, offset, unit = grid or PixelGrid((1.0,) * len(axes), (0.0,) * len(axes), None)
     ome: dict[str, Any] = {
         "version": "0.5",
         "multiscales": [
             {
-                "name": Path(path).stem,
+                "name": name,
                 "axes": [{"name": axis, "type": "space"} | ({"unit": unit} if unit else {}) for axis in axes],
                 "datasets": [
                     {
@@ -86,9 +126,4 @@ def open_ome_zarr(
     }
     if is_label:
         ome["image-label"] = {"version": "0.5"}
-    group = zarr.open_group(path, mode="w", zarr_format=3, attributes={"ome": ome})
-    stored = tuple(image_size)[::-1]
-    chunks = tuple(min(chunk, n) for n in stored)
-    return BlockArray(
-        group.create_array("0", shape=stored, dtype=np.dtype(dtype), chunks=chunks, dimension_names=list(axes))
-    )
+    return {"ome": ome}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,10 @@ from unet_monai.data.image_io import CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of
 from unet_monai.large_images.block_scores import BlockScorer
+from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import Table
 from unet_monai.large_images.lazy_image import LazyImage
-from unet_monai.large_images.ome_zarr import BlockArray, open_ome_zarr
+from unet_monai.large_images.ome_zarr import BlockArray, made_by, open_ome_zarr
 from unet_monai.large_images.percentiles import streamed_percentiles
 from unet_monai.large_images.stages import finish_blocks, finish_json
 from unet_monai.networks import ValidUNet
@@ -82,7 +86,9 @@ class LargeImageSegmenter:
     neither read nor written, but for the border of their neighbours. They count as the outside of the image.
 
     Intermediate arrays lie in ``.part-<name>`` beside the result. A run that was killed continues from there: every
-    finished block is recorded. One run at a time may work on an image.
+    finished block is recorded. Any number of processes may run on one image at the same time, with the same settings
+    and the same `output_dir`: they claim blocks, see `take_claim`, and all return when the result is complete. A block
+    that is computed twice, because its first owner was held up for long, is written with the same bytes again.
 
     Args:
         image: see `open_image`.
@@ -92,10 +98,10 @@ class LargeImageSegmenter:
         settings: region and blocks.
         save_scores: whether to write the probability of no background too, uint8, 255 for 1.
         device: device of the network.
+        claim_seconds: age at which the claim of a process of another machine counts as dead, if it was not renewed.
 
     Raises:
-        ValueError: for a setting that does not fit the image, the network, or those of the run to be continued.
-        FileExistsError: if the result is there already.
+        ValueError: for a setting that does not fit the image or the network.
     """
 
     def __init__(
@@ -108,7 +114,9 @@ class LargeImageSegmenter:
         *,
         save_scores: bool = False,
         device: torch.device | str = "cpu",
+        claim_seconds: float = CLAIM_SECONDS,
     ) -> None:
+        self.claim_seconds = claim_seconds
         self.image, self.network, self.find_instances, self.device = image, network, find_instances, device
         self.settings = settings = settings or BlockSettings()
         dims = len(image.shape)
@@ -127,20 +135,40 @@ class LargeImageSegmenter:
         self.outputs = [f"{self.name}_cells.zarr"] + [f"{self.name}_scores.zarr"] * save_scores
 
     def run(self) -> Path:
-        """Segment the image.
+        """Segment the image, alone or beside other processes.
 
         Returns:
             The path of the instances.
+
+        Raises:
+            FileExistsError: if the result is there already, of another run.
+            ValueError: if the run that is to be continued, or joined, has other settings.
         """
-        for output in self.outputs:
-            if (self.output_dir / output).exists():
-                raise FileExistsError(f"output_dir must not hold {output} yet, got {self.output_dir}.")
+        cells = self.output_dir / self.outputs[0]
+        there = [output for output in self.outputs if (self.output_dir / output).exists()]
+        begun = (self.part / "run.json").is_file()
+        if not self._is_finished():  # looked at in this order, another process that ends now cannot be mistaken
+            if there and not begun:
+                raise FileExistsError(f"output_dir must not hold {there[0]} yet, got {self.output_dir}.")
+            try:
+                self._find_cells()
+            except FileNotFoundError:
+                if not self._is_finished():
+                    raise
+                logger.info("%s was finished by another process", cells)
+        else:
+            logger.info("%s was finished before, by a run of these settings", cells)
+        self._remove_intermediate()
+        return cells
+
+    def _find_cells(self) -> None:
+        """Work until the result stands under its name; FileNotFoundError if other processes were faster."""
         self.part.mkdir(parents=True, exist_ok=True)
-        if finish_json(self.part / "run.json", self._fingerprint) != self._fingerprint():
+        if self._once("run", lambda: self.fingerprint) != self.fingerprint:
             raise ValueError(
                 f"settings must be those of the run that was begun, got others: delete {self.part} to start anew."
             )
-        ranges = finish_json(self.part / "intensity_range.json", self._intensity_range)
+        ranges = self._once("intensity_range", self._intensity_range)
         logger.info("values that become 0 and 1, for each channel: %s", ranges)
         marks = open_ome_zarr(self.part / "marks.zarr", self.image.shape, np.uint8, chunk=self.settings.chunk)
         classes = self._score(
@@ -154,13 +182,36 @@ class LargeImageSegmenter:
             reach=self.settings.reach,
             chunk=self.settings.chunk,
             ridges=classes == 2,
+            claim_seconds=self.claim_seconds,
         )
         count = work.find(marks, self._output(self.outputs[0], np.uint32))
-        for output in self.outputs:
-            (self.part / output).rename(self.output_dir / output)
-        shutil.rmtree(self.part)
+        self._once("published", self._publish)
         logger.info("%d cells in %s", count, self.output_dir / self.outputs[0])
-        return self.output_dir / self.outputs[0]
+
+    def _once(self, name: str, work: Callable[[], Any]) -> Any:
+        return finish_json(self.part / f"{name}.json", work, self.claim_seconds)
+
+    def _publish(self) -> list[str]:
+        """Give the results their names, that of the instances last: it says that all is done."""
+        for output in reversed(self.outputs):
+            if not (self.output_dir / output).exists():
+                for rest in (self.part / output).rglob("*.partial"):  # of a chunk's write that was killed
+                    rest.unlink()
+                os.rename(self.part / output, self.output_dir / output)
+        return self.outputs
+
+    def _is_finished(self) -> bool:
+        return made_by(self.output_dir / self.outputs[0]) == self._digest()
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
+
+    def _remove_intermediate(self) -> None:
+        """Remove `part`, renamed first: no other process may take a half-removed run for one begun."""
+        rest = self.output_dir / f".finished-{self.name}"
+        with suppress(FileNotFoundError):
+            os.rename(self.part, rest)
+        shutil.rmtree(rest, ignore_errors=True)  # others may be removing it too
 
     def _output(self, name: str, dtype: Any) -> BlockArray:
         return open_ome_zarr(
@@ -170,6 +221,7 @@ class LargeImageSegmenter:
             chunk=self.settings.chunk,
             grid=self.image.grid,
             is_label=name == self.outputs[0],
+            run=self._digest(),
         )
 
     def _score(self, scorer: BlockScorer, marks: BlockArray) -> int:
@@ -184,7 +236,7 @@ class LargeImageSegmenter:
                 scores_file.write(block, np.where(selected, np.rint(255 * (1 - probability[0])), 0).astype(np.uint8))
             return {"classes": np.array(len(probability))}
 
-        tables = finish_blocks(self.part / "scores", self.blocks, score)
+        tables = finish_blocks(self.part / "scores", self.blocks, score, self.claim_seconds)
         return int(next(iter(tables.values()))["classes"])
 
     def _intensity_range(self) -> list[list[float]]:
@@ -197,8 +249,9 @@ class LargeImageSegmenter:
         for block in self.blocks.values():
             yield self.image.read(block.slices)[channel][self.selection.pixels(block)]
 
-    def _fingerprint(self) -> dict[str, Any]:
-        """What a run that continues another must share with it."""
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run that continues or joins another must share with it."""
         digest = hashlib.sha256()
         for name, weight in self.network.state_dict().items():
             digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
