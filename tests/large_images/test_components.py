@@ -167,6 +167,8 @@ def test_errors(tmp_path: Path) -> None:
         BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(), reach=0, chunk=8, ridges=False)
     with pytest.raises(ValueError, match=r"fill_holes must be True .* got False"):
         BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(fill_holes=False), reach=9, chunk=8, ridges=False)
+    with pytest.raises(ValueError, match="neck_depth must be 0 for images larger than memory, got 2"):
+        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(neck_depth=2), reach=9, chunk=8, ridges=False)
 
 
 def test_marks() -> None:

@@ -71,7 +71,7 @@ class BlockInstances:
         claim_seconds: see `take_claim`.
 
     Raises:
-        ValueError: if `reach` is not positive, or the knobs leave holes unfilled.
+        ValueError: if `reach` is not positive, or the knobs leave holes unfilled or part cells at necks.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class BlockInstances:
             raise ValueError(f"reach must be at least 1 px, got {reach}.")
         if not knobs.fill_holes:
             raise ValueError("fill_holes must be True for images larger than memory, got False.")
+        if knobs.neck_depth > 0:
+            raise ValueError(f"neck_depth must be 0 for images larger than memory, got {knobs.neck_depth}.")
         self.folder, self.image_size, self.blocks, self.knobs = folder, image_size, blocks, knobs
         self.positions = {block: position for position, block in blocks.items()}
         self.reach, self.chunk, self.ridges = reach, chunk, ridges
