@@ -63,8 +63,8 @@ def rows(options: Namespace) -> Iterator[Row]:
 def against_albumentations(threads: int, rounds: int) -> Iterator[Row]:
     """Compare with AlbumentationsX: the same work, for which it takes two transforms, and its deformation alone.
 
-    Each library has a process of its own: OpenCV's and torch's threads wait actively for a while, and in one process
-    they delay each other, as they do for nobody who uses one of them.
+    Each library has a process of its own, and begins after a pause: OpenCV's and torch's threads wait actively for a
+    while, and delay each other, as they do for nobody who uses one of them.
     """
     spawn = get_context("spawn")
     with (
@@ -78,6 +78,7 @@ def against_albumentations(threads: int, rounds: int) -> Iterator[Row]:
                 lambda: opencv_process.submit(repeat, albumentations_bent).result(),
             ),
             rounds,
+            pause=0.5,
         )
     check = "not the same field: a B-spline of 4 x 4 points, at most 10 px, black outside"
     yield faster(WORK, "AlbumentationsX Affine + ElasticTransform", seconds, both_seconds, 1, f"{check}; sampled twice")

@@ -50,13 +50,16 @@ class Row(NamedTuple):
         return self.ratio >= self.target if self.kind == "times faster" else self.ratio <= self.target
 
 
-def alternate(contestants: Sequence[Callable[[], object]], rounds: int = 7, warm_up: int = 1) -> list[list[float]]:
+def alternate(
+    contestants: Sequence[Callable[[], object]], rounds: int = 7, warm_up: int = 1, pause: float = 0
+) -> list[list[float]]:
     """Time some functions in turn, A B A B ..., so that a machine's changing speed meets all of them alike.
 
     Args:
         contestants: functions without arguments.
         rounds: counted calls of each.
         warm_up: calls of each before, not counted.
+        pause: seconds before each call, not counted, for the threads of the one before to fall asleep.
 
     Returns:
         Seconds of each contestant's calls, one list per contestant.
@@ -64,6 +67,7 @@ def alternate(contestants: Sequence[Callable[[], object]], rounds: int = 7, warm
     seconds: list[list[float]] = [[] for _ in contestants]
     for turn in range(warm_up + rounds):
         for contestant, times in zip(contestants, seconds, strict=True):
+            time.sleep(pause)
             _synchronise()
             start = time.perf_counter()
             contestant()

@@ -35,6 +35,13 @@ def test_contestants_take_turns() -> None:
     assert [len(times) for times in seconds] == [3, 3, 3]
 
 
+def test_pauses_are_not_counted() -> None:
+    start = time.perf_counter()
+    (seconds,) = alternate([lambda: None], rounds=2, warm_up=0, pause=0.05)
+    assert time.perf_counter() - start >= 0.1
+    assert max(seconds) < 0.05
+
+
 def test_each_contestant_gets_its_own_seconds() -> None:
     slow, quick = alternate([lambda: time.sleep(0.05), lambda: None], rounds=2, warm_up=0)
     assert min(slow) >= 0.05 > max(quick)
@@ -42,7 +49,7 @@ def test_each_contestant_gets_its_own_seconds() -> None:
 
 def test_warm_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 7.0, 20.0])  # the warm-up reads it once only
-    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(clock, sleep=time.sleep)))
     assert alternate([lambda: None], rounds=1, warm_up=1) == [[13.0]]
 
 
