@@ -49,7 +49,7 @@ def test_each_contestant_gets_its_own_seconds() -> None:
 
 def test_warm_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 7.0, 20.0])  # the warm-up reads it once only
-    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(clock, sleep=time.sleep)))
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=time.sleep))
     assert alternate([lambda: None], rounds=1, warm_up=1) == [[13.0]]
 
 
