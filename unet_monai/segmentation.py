@@ -11,7 +11,7 @@ from monai.transforms import ScaleIntensityRangePercentiles
 from unet_monai.data.cell_size import cell_sizes
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.inferers.rescaling import warn_of_other_cells
-from unet_monai.networks import ValidUNet
+from unet_monai.networks import ValidUNet, load_network
 from unet_monai.transforms import LogitsToInstances
 
 
@@ -44,14 +44,15 @@ def segment(
         Instances of the image's (H, W) or (D, H, W), int32: 0 background, 1, 2, ... the cells.
 
     Raises:
-        ValueError: when the image does not have the network's axes and channels.
+        FileNotFoundError: when there are no such weights.
+        ValueError: when the image does not have the network's axes and channels, or the file holds no weights.
 
     Example:
         >>> segment(np.random.rand(40, 60), ValidUNet(features=(2, 4, 8, 16, 32))).shape
         (40, 60)
     """
     if not isinstance(network, ValidUNet):
-        network = ValidUNet.from_state_dict(torch.load(network, map_location="cpu", weights_only=True))
+        network = load_network(network)
     dims, channels = len(network.border), network.in_channels
     expected = dims + (channels > 1)
     if image.ndim != expected or (channels > 1 and image.shape[-1] != channels):

@@ -74,8 +74,8 @@ FEATURES = (2, 4, 8)
 @pytest.mark.parametrize(
     ("settings", "options"),
     [
-        ({"features": (4, 8, 16)}, r"--network_def#features \[4,8,16\]"),
-        ({"features": (2, 4)}, r"--network_def#features \[2,4\]"),
+        ({"features": (4, 8, 16)}, r"--network_def#features '\[4,8,16\]'"),
+        ({"features": (2, 4)}, r"--network_def#features '\[2,4\]'"),
         ({"out_channels": 2}, "--network_def#out_channels 2"),
         ({"norm": None}, r"--network_def#norm '\$None'"),
         ({"in_channels": 3, "out_channels": 4}, "--in_channels 3 --network_def#out_channels 4"),

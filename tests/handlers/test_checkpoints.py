@@ -171,7 +171,7 @@ class TestResumeHandler:
         state["network"] = ValidUNet(features=(3, 4), norm="batch").state_dict()
         torch.save(state, tmp_path / "output" / "last.pt")
         training = make_training(tmp_path, epochs=2, resume=True)
-        with pytest.raises(ValueError, match=r"training to resume must fit .*: add --network_def#features \[3,4\]$"):
+        with pytest.raises(ValueError, match=r"training to resume must fit .*: add --network_def#features '\[3,4\]'$"):
             training.trainer.run()
 
     def test_with_another_kind_of_optimiser(self, tmp_path: Path) -> None:

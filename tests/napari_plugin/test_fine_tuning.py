@@ -38,7 +38,7 @@ def test_rounds_are_numbered_and_images_keep_their_use(tmp_path: Path) -> None:
     assert option(first, "--validation") == "['images/cells 9.tif']"
     assert option(second, "--validation") == "['images/cells 9.tif']", "an image must not move"
     assert (option(first, "--epochs"), option(first, "--max_minutes")) == ("3", "2")
-    assert option(first, "--network_def#features") == "[2, 4, 8, 16, 32]"
+    assert option(first, "--network_def#features") == "[2,4,8,16,32]"
     assert len(json.loads((tmp_path / "set" / "fine_tuned" / "split.json").read_text())) == 9
     split = load_split(tmp_path / "set", validation=["images/cells 9.tif"])
     assert [len(split[part]) for part in ("training", "validation")] == [8, 1]

@@ -12,12 +12,12 @@ from PIL import Image
 from tests.napari_plugin.networks import SMALL, write_weights
 from unet_monai import segment
 from unet_monai.data import CellImageReader, draw_cells
-from unet_monai.napari_plugin.planes import load_network, picture_of, plane_indices, segment_planes
+from unet_monai.napari_plugin.planes import load_plane_network, picture_of, plane_indices, segment_planes
 from unet_monai.networks import ValidUNet
 
 
 def test_each_plane_is_segmented_as_an_image_of_its_own(tmp_path: Path) -> None:
-    network = load_network(write_weights(tmp_path / "own.pt"))
+    network = load_plane_network(write_weights(tmp_path / "own.pt"))
     stack = np.stack([draw_cells(seed, (60, 84))[0] for seed in (1, 2)])[:, None]
     found = dict(segment_planes(stack, network))
     assert list(found) == [(0, 0), (1, 0)]
@@ -32,21 +32,21 @@ def test_a_colour_image_is_read_as_its_file_is(tmp_path: Path) -> None:
     Image.fromarray(colours).save(tmp_path / "a.png")
     reader = CellImageReader(2, 1)
     array, _ = reader.get_data(reader.read(str(tmp_path / "a.png")))
-    network = load_network(write_weights(tmp_path / "own.pt"))
+    network = load_plane_network(write_weights(tmp_path / "own.pt"))
     ((index, cells),) = segment_planes(colours, network, rgb=True)
     assert index == ()
     np.testing.assert_array_equal(cells, segment(array[0].T, network))
 
 
 def test_a_grey_image_suits_a_network_of_three_channels(tmp_path: Path) -> None:
-    network = load_network(write_weights(tmp_path / "own.pt", in_channels=3))
+    network = load_plane_network(write_weights(tmp_path / "own.pt", in_channels=3))
     grey = draw_cells(1, (60, 84))[0]
     ((_, cells),) = segment_planes(grey, network)
     np.testing.assert_array_equal(cells, segment(np.stack([grey] * 3, axis=-1), network))
 
 
 def test_cell_diameter_is_used(tmp_path: Path) -> None:
-    network = load_network(write_weights(tmp_path / "own.pt"))
+    network = load_plane_network(write_weights(tmp_path / "own.pt"))
     network.cell_diameter.fill_(20)
     image = draw_cells(1, (60, 84))[0]
     ((_, cells),) = segment_planes(image, network, cell_diameter=40)
@@ -67,10 +67,10 @@ def test_infinite_values_are_refused() -> None:
 
 def test_wrong_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"^weights must be an existing file, got .*none\.pt\.$"):
-        load_network(tmp_path / "none.pt")
+        load_plane_network(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(ValueError, match=r"^weights must be a file such as model\.pt, got .*text\.pt \("):
-        load_network(tmp_path / "text.pt")
+    with pytest.raises(ValueError, match=r"^weights must be a file of weights such as model\.pt, got .*text\.pt \("):
+        load_plane_network(tmp_path / "text.pt")
     torch.save(ValidUNet(3, features=SMALL).state_dict(), tmp_path / "3d.pt")
     with pytest.raises(ValueError, match=r"^weights must be of a 2-D network, got 3-D in .*3d\.pt\.$"):
-        load_network(tmp_path / "3d.pt")
+        load_plane_network(tmp_path / "3d.pt")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unet_monai.networks import ValidUNet
-from unet_monai.networks.weights_file import check_weights_fit, read_weights_file
+from unet_monai.networks.weights_file import check_weights_fit, load_network, read_weights_file
 
 
 def test_reads_what_was_saved(tmp_path: Path) -> None:
@@ -47,3 +47,24 @@ def test_fit() -> None:
             ValueError, match=r"^here must hold the weights of a ValidUNet, got none for '\S+' in a\.pt\.$"
         ):
             check_weights_fit(nothing, network, name="here", path="a.pt")
+
+
+def test_loads_a_network_ready_to_score(tmp_path: Path) -> None:
+    trained = ValidUNet(features=(2, 4), dropout=0.5, norm="batch")
+    torch.save(trained.state_dict(), tmp_path / "a.pt")
+    network = load_network(tmp_path / "a.pt")
+    assert not network.training
+    pixels = torch.rand(1, 1, 28, 28)
+    assert torch.equal(network(pixels), trained.eval()(pixels))
+
+
+def test_files_that_are_no_network(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^weights must be an existing file, got .*none\.pt\.$"):
+        load_network(tmp_path / "none.pt")
+    torch.save({"network": {}, "epoch": 3}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"^weights must be those of a ValidUNet, got .*last\.pt: state must"):
+        load_network(tmp_path / "last.pt")
+    mixed = ValidUNet(features=(2, 4)).state_dict() | {"other.weight": torch.ones(1)}
+    torch.save(mixed, tmp_path / "mixed.pt")
+    with pytest.raises(ValueError, match=r"^weights must be those of a ValidUNet, got .*mixed\.pt: .*other\.weight"):
+        load_network(tmp_path / "mixed.pt")

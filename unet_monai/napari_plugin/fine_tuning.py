@@ -19,8 +19,9 @@ from unet_monai.data import find_pairs, grow_split
 from unet_monai.data.growing_split import VALIDATION
 from unet_monai.data.image_formats import split_page
 from unet_monai.data.image_io import writing
-from unet_monai.napari_plugin.planes import load_network
-from unet_monai.networks.valid_unet import settings_of_weights
+from unet_monai.napari_plugin.planes import load_plane_network
+from unet_monai.networks.valid_unet import shapes_of_weights
+from unet_monai.networks.weights_file import options_of_weights
 
 ROUNDS = "fine_tuned"
 _BAR = re.compile(r"training: +\d+%.*?\| *(\d+)/(\d+) \[[^,\]]*(?:, *[^,\]]*)?(?:, (.*))?\]")
@@ -62,7 +63,7 @@ def prepare_round(
         The round.
 
     Raises:
-        FileNotFoundError: as `find_pairs` and `load_network`.
+        FileNotFoundError: as `find_pairs` and `load_plane_network`.
         ValueError: likewise.
     """
     root, start = Path(dataset_dir).expanduser().absolute(), Path(weights).expanduser().absolute()
@@ -171,12 +172,8 @@ class Training:
 
 def _settings_of(weights: Path) -> list[str]:
     """Write the settings of the network that has these weights as words of the command line."""
-    state = load_network(weights).state_dict()
-    settings = settings_of_weights({name: tuple(weight.shape) for name, weight in state.items()})
-    words = ["--in_channels", str(settings["in_channels"])]
-    words += ["--network_def#features", str(settings["features"])]
-    words += ["--network_def#out_channels", str(settings["out_channels"])]
-    return [*words, "--network_def#norm", settings["norm"] or "$None"]
+    options = options_of_weights(shapes_of_weights(load_plane_network(weights).state_dict()))
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def _validation_images(root: Path) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from unet_monai.bundle import find_bundle_root, find_weights
 from unet_monai.extras import import_extra
 from unet_monai.napari_plugin.fine_tuning import Progress, Training, prepare_round
-from unet_monai.napari_plugin.planes import load_network, plane_indices, segment_planes
+from unet_monai.napari_plugin.planes import load_plane_network, plane_indices, segment_planes
 from unet_monai.napari_plugin.training_pair import LabelExistsError, save_pair
 
 
@@ -89,7 +89,7 @@ class Panel:
             return self._say("Open an image first.")
         image = layer.data[0] if layer.multiscale else layer.data
         try:
-            network, total = load_network(self.weights.value), len(plane_indices(image.shape, rgb=layer.rgb))
+            network, total = load_plane_network(self.weights.value), len(plane_indices(image.shape, rgb=layer.rgb))
         except (FileNotFoundError, ValueError) as error:
             return self._say(str(error))
         cells = np.zeros(image.shape[:-1] if layer.rgb else image.shape, np.int32)

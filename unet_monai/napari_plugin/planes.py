@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ import torch
 
 from unet_monai.data import CellImageReader
 from unet_monai.data.image_formats import Picture, channel_first
-from unet_monai.networks import ValidUNet
+from unet_monai.networks import ValidUNet, load_network
 from unet_monai.segmentation import segment
 
 
-def load_network(weights: str | PathLike[str]) -> ValidUNet:
+def load_plane_network(weights: str | PathLike[str]) -> ValidUNet:
     """Load a network for planes.
 
     Args:
@@ -26,13 +25,7 @@ def load_network(weights: str | PathLike[str]) -> ValidUNet:
         FileNotFoundError: when there is no such file.
         ValueError: when it holds something else than the weights of a 2-D ``ValidUNet``.
     """
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"weights must be an existing file, got {weights}.")
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # wrong bytes lead to any
-        raise ValueError(f"weights must be a file such as model.pt, got {weights} ({type(error).__name__}).") from None
-    network = ValidUNet.from_state_dict(state)
+    network = load_network(weights)
     if len(network.border) != 2:
         raise ValueError(f"weights must be of a 2-D network, got {len(network.border)}-D in {weights}.")
     return network
@@ -90,7 +83,7 @@ def segment_planes(
 
     Args:
         image: (..., H, W), or (..., H, W, C) of a colour image; an array, or something that is read plane by plane.
-        network: what `load_network` returns.
+        network: what `load_plane_network` returns.
         rgb: whether the last axis holds colours.
         cell_diameter: typical diameter in pixels of the cells in the image; None for that of the training images.
         device: device to compute on.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unet_monai.data.cell_size import diameters_disagree
-from unet_monai.networks.valid_unet import ValidUNet
+from unet_monai.networks.valid_unet import ValidUNet, shapes_of_weights
 from unet_monai.networks.weights_file import read_weights_file
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def load_pretrained(network: ValidUNet, pretrained: str | None) -> ValidUNet:
 
 def _layers_that_start_anew(state: Mapping[str, torch.Tensor], learnt: Mapping[str, Any]) -> list[str]:
     """List the layers whose channels or classes differ; refuse any other difference."""
-    ours, theirs = _shapes(state), _shapes(learnt)
+    ours, theirs = shapes_of_weights(state), shapes_of_weights(learnt)
     anew = []
     for layer, (axis, noun) in OPEN_LAYERS.items():
         new, old = ours[f"{layer}.weight"], theirs.get(f"{layer}.weight", ())
@@ -72,10 +72,6 @@ def _layers_that_start_anew(state: Mapping[str, torch.Tensor], learnt: Mapping[s
                 f"got {name} of shape {theirs.get(name)} for {ours.get(name)}."
             )
     return anew
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in state.items() if isinstance(weight, torch.Tensor)}
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

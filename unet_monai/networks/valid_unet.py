@@ -270,7 +270,7 @@ class ValidUNet(nn.Module):
             (8, 8)
         """
         try:
-            settings = settings_of_weights({name: tuple(weight.shape) for name, weight in state.items()})
+            settings = settings_of_weights(shapes_of_weights(state))
         except KeyError as missing:
             raise ValueError(f"state must hold the weights of a ValidUNet, got none for {missing}.") from None
         network = cls(**settings, dropout=0.0)
@@ -278,18 +278,32 @@ class ValidUNet(nn.Module):
         return network
 
 
+def shapes_of_weights(state: Any) -> dict[str, tuple[int, ...]]:
+    """List the shapes of the tensors in a state dict by their names; of anything else than a dictionary, none.
+
+    Args:
+        state: what a file of weights held.
+
+    Example:
+        >>> shapes_of_weights({"weight": torch.ones(2, 3), "epoch": 5})
+        {'weight': (2, 3)}
+    """
+    weights = state if isinstance(state, Mapping) else {}
+    return {name: tuple(weight.shape) for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+
+
 def settings_of_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Tell from the shapes of its weights by which arguments a :class:`ValidUNet` was built; not its dropout.
 
     Args:
-        shapes: shape of each weight by its name in the state dict.
+        shapes: shape of each weight by its name, see `shapes_of_weights`.
 
     Raises:
         KeyError: when these are not the weights of a ValidUNet; holds the name of one that is missing.
 
     Example:
         >>> weights = ValidUNet(features=(4, 8), norm="batch").state_dict()
-        >>> settings_of_weights({name: tuple(weight.shape) for name, weight in weights.items()})["features"]
+        >>> settings_of_weights(shapes_of_weights(weights))["features"]
         [4, 8]
     """
     depth = sum(name.endswith("up_conv.weight") for name in shapes)

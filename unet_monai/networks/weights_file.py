@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from unet_monai.networks.valid_unet import settings_of_weights
+from unet_monai.networks.valid_unet import ValidUNet, settings_of_weights, shapes_of_weights
 
 
-def read_weights_file(path: str | Path, name: str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+def read_weights_file(path: str | PathLike[str], name: str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """Load a dictionary that ``torch.save`` wrote: tensors, numbers and texts only, never code.
 
     Args:
@@ -41,6 +43,35 @@ def read_weights_file(path: str | Path, name: str, map_location: torch.device | 
     return state
 
 
+def load_network(weights: str | PathLike[str], device: torch.device | str = "cpu") -> ValidUNet:
+    """Load a trained network, ready to score.
+
+    Args:
+        weights: path of its weights, such as ``bundle/models/model.pt``.
+        device: where it is to compute.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it holds something else than the weights of a ValidUNet.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(ValidUNet(features=(4, 8)).state_dict(), f"{folder}/model.pt")
+        ...     load_network(f"{folder}/model.pt").border
+        (8, 8)
+    """
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"weights must be an existing file, got {weights}.")
+    state = read_weights_file(weights, "weights")
+    try:
+        network = ValidUNet.from_state_dict(state)
+    except (ValueError, RuntimeError) as error:  # layers are missing, or too many
+        reason = " ".join(str(error).split())
+        raise ValueError(f"weights must be those of a ValidUNet, got {weights}: {reason}") from None
+    return network.to(device).eval()
+
+
 def check_weights_fit(state: Any, network: nn.Module, *, name: str, path: str | Path) -> None:
     """Refuse weights of another network; the error names the settings of theirs, as on the command line.
 
@@ -53,14 +84,14 @@ def check_weights_fit(state: Any, network: nn.Module, *, name: str, path: str | 
     Raises:
         ValueError: when a weight is missing, too many, or of another shape.
     """
-    ours, theirs = _shapes(network.state_dict()), _shapes(state)
+    ours, theirs = shapes_of_weights(network.state_dict()), shapes_of_weights(state)
     if ours == theirs:
         return
     try:
-        wanted, given = _settings(ours), _settings(theirs)
+        wanted, given = options_of_weights(ours), options_of_weights(theirs)
     except KeyError as missing:
         raise ValueError(f"{name} must hold the weights of a ValidUNet, got none for {missing} in {path}.") from None
-    options = " ".join(f"--{option} {value}" for option, value in given.items() if value != wanted[option])
+    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in given.items() if value != wanted[name])
     if options:
         raise ValueError(f"{name} must fit the network, got the weights of another one, {path}: add {options}")
     layer = min(layer for layer in ours | theirs if ours.get(layer) != theirs.get(layer))
@@ -69,13 +100,19 @@ def check_weights_fit(state: Any, network: nn.Module, *, name: str, path: str | 
     )
 
 
-def _shapes(state: Any) -> dict[str, tuple[int, ...]]:
-    weights = state if isinstance(state, Mapping) else {}
-    return {name: tuple(weight.shape) for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+def options_of_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Write the settings of the network that has these weights as a command line has them, but for the quotes.
 
+    Args:
+        shapes: shape of each weight by its name, see `shapes_of_weights`.
 
-def _settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """Write the settings of the network that has these weights, as one would on the command line."""
+    Raises:
+        KeyError: when these are not the weights of a ValidUNet; holds the name of one that is missing.
+
+    Example:
+        >>> options_of_weights(shapes_of_weights(ValidUNet(features=(4, 8)).state_dict()))["network_def#features"]
+        '[4,8]'
+    """
     settings = settings_of_weights(shapes)
     features = ",".join(map(str, settings["features"]))
     return {
@@ -83,5 +120,5 @@ def _settings(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         "in_channels": str(settings["in_channels"]),
         "network_def#features": f"[{features}]",
         "network_def#out_channels": str(settings["out_channels"]),
-        "network_def#norm": settings["norm"] or "'$None'",
+        "network_def#norm": settings["norm"] or "$None",
     }
