@@ -61,7 +61,7 @@ def train_alone(root: Path, cells: Path, epochs: int) -> None:
 def largest_difference(*roots: Path) -> float:
     """Compare the networks, and their averages, that two trainings ended with."""
     states = [torch.load(root / "output" / "last.pt", weights_only=True) for root in roots]
-    assert states[0]["iteration"] == states[1]["iteration"]
+    assert states[0]["epoch"] == states[1]["epoch"]
     return max(
         float((weight - states[1][part][name]).abs().nan_to_num().max())
         for part in ("network", "averaged_network")

@@ -66,9 +66,9 @@ class TestCheckpointHandler:
         evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=best_metric, best_metric_epoch=best_metric_epoch))
         paths = [str(tmp_path / "model.pt"), str(tmp_path / "last.pt")]
         handler = CheckpointHandler(*paths, network, network, optimizer, evaluator)
-        handler(SimpleNamespace(state=SimpleNamespace(epoch=4, iteration=8)))
+        handler(SimpleNamespace(state=SimpleNamespace(epoch=4)))
         state = load(tmp_path / "last.pt")
-        assert (state["epoch"], state["iteration"], state["best_metric_epoch"]) == (4, 8, best_metric_epoch)
+        assert (state["epoch"], state["best_metric_epoch"]) == (4, best_metric_epoch)
         assert state["best_metric"] == pytest.approx(best_metric, nan_ok=True)
         return (tmp_path / "model.pt").exists()
 
@@ -98,7 +98,7 @@ class TestCheckpointHandler:
         last = load(training.state_path)
         assert_same_weights(last["averaged_network"], weights[5])
         assert_same_weights(last["network"], training.network.state_dict())
-        assert (last["epoch"], last["iteration"], last["best_metric_epoch"]) == (5, 10, best)
+        assert (last["epoch"], last["best_metric_epoch"]) == (5, best)
 
     def test_an_empty_validation_list_keeps_the_final_weights(self, tmp_path: Path) -> None:
         training = make_training(tmp_path, epochs=2, validate=False)
@@ -136,7 +136,17 @@ class TestResumeHandler:
         longer.trainer.run()
         assert rates == [pytest.approx(0.05 * 0.5 * (1 + math.cos(math.pi * 2 / 3)))]
         assert load(longer.state_path)["epoch"] == 3
-        assert load(longer.state_path)["iteration"] == 6
+
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_epochs_of_another_length(self, tmp_path: Path, steps: int) -> None:
+        make_training(tmp_path, epochs=2).trainer.run()
+        resumed = make_training(tmp_path, epochs=4, resume=True, steps_per_epoch=steps)
+        numbers: list[tuple[int, int]] = []
+        resumed.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: numbers.append((engine.state.epoch, engine.state.iteration))
+        )
+        resumed.trainer.run()
+        assert numbers == [(3 + n // steps, 2 * steps + n + 1) for n in range(2 * steps)]
 
     def test_without_a_state(self, tmp_path: Path) -> None:
         training = make_training(tmp_path, epochs=2, resume=True)

@@ -43,7 +43,9 @@ def items(count: int) -> list[dict[str, np.ndarray]]:
     return [{"image": image, "label": target} for image, target in zip(images, targets, strict=True)]
 
 
-def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: bool = True) -> Training:
+def make_training(
+    folder: Path, *, epochs: int, resume: bool = False, validate: bool = True, steps_per_epoch: int = 2
+) -> Training:
     """Build a training with dropout, random tiles, a schedule and (if `validate`) a key metric, seeded with 0."""
     torch.manual_seed(0)
     network = ValidUNet(features=(2, 4), norm="batch", dropout=0.5, cell_diameter=9)
@@ -72,7 +74,7 @@ def make_training(folder: Path, *, epochs: int, resume: bool = False, validate: 
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
-        train_data_loader=DataLoader(tiles, batch_size=2, sampler=DrawSampler(tiles, num_samples=4)),
+        train_data_loader=DataLoader(tiles, batch_size=2, sampler=DrawSampler(tiles, num_samples=2 * steps_per_epoch)),
         network=network,
         optimizer=optimizer,
         loss_function=WeightedCrossEntropyLoss(),

@@ -20,7 +20,7 @@ from unet_monai.networks.weights_file import check_weights_fit, read_weights_fil
 
 logger = logging.getLogger(__name__)
 
-STATE_KEYS = ("network", "averaged_network", "optimizer", "epoch", "iteration", "best_metric", "best_metric_epoch")
+STATE_KEYS = ("network", "averaged_network", "optimizer", "epoch", "best_metric", "best_metric_epoch")
 
 
 def save_atomically(state: Any, path: str | Path) -> None:
@@ -80,7 +80,6 @@ class CheckpointHandler:
             "averaged_network": self.averaged_network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": engine.state.epoch,
-            "iteration": engine.state.iteration,
             "best_metric": float(best.best_metric),
             "best_metric_epoch": int(best.best_metric_epoch),
         }
@@ -100,7 +99,7 @@ class ResumeHandler:
     """Go on with an interrupted training from the state that :class:`CheckpointHandler` wrote.
 
     The learning rate follows the schedule of the new run, from the epoch that was reached: with more ``epochs`` than
-    before, a finished training goes on.
+    before, a finished training goes on. The steps of an epoch may be others than before.
 
     Args:
         state_path: file of the training state.
@@ -152,7 +151,8 @@ class ResumeHandler:
         self.averaged_network.load_state_dict(state["averaged_network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._set_learning_rate(state["epoch"])
-        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        # The epochs may have another length than before.
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["epoch"] * engine.state.epoch_length
         self.evaluator.state.best_metric = state["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         logger.info("resumed after epoch %d from %s", state["epoch"], self.state_path)
