@@ -134,7 +134,9 @@ class Training:
                     file.write(f"{line}\n")
                     file.flush()
                 yield line if progress is None else progress
-        if self._process.wait() != 0 and not self.cancelled:
+        failed = self._process.wait() != 0
+        atexit.unregister(self.cancel)
+        if failed and not self.cancelled:
             raise RuntimeError(f"training must end without an error, got {last!r}; see {log}.")
 
     def cancel(self) -> None:
