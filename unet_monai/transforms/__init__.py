@@ -10,6 +10,8 @@ from unet_monai.transforms.instances import LogitsToInstances as LogitsToInstanc
 from unet_monai.transforms.instances import LogitsToInstancesd as LogitsToInstancesd
 from unet_monai.transforms.probability import LogitsToProbability as LogitsToProbability
 from unet_monai.transforms.probability import LogitsToProbabilityd as LogitsToProbabilityd
+from unet_monai.transforms.regions import LogitsToRegions as LogitsToRegions
+from unet_monai.transforms.regions import LogitsToRegionsd as LogitsToRegionsd
 from unet_monai.transforms.rescale import Rescale as Rescale
 from unet_monai.transforms.rescale import Rescaled as Rescaled
 from unet_monai.transforms.result_files import SaveCellTabled as SaveCellTabled
