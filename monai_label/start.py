@@ -49,7 +49,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     print(who_reaches(args.host, args.port), file=sys.stderr)
     command = [str(python), "-m", "monailabel.main", "start_server", "--app", args.app, "--studies", args.studies]
     command += ["--host", args.host, "--port", str(args.port)]
-    os.execv(python, command)
+    command += ["--uvicorn_app", "server:app"]  # server.py in the app's folder
+    paths = [str(Path(args.app).absolute()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.execve(python, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))})
 
 
 if __name__ == "__main__":

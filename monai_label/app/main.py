@@ -2,8 +2,9 @@
 
 `cell_unet_segmentation` gives and takes instances: 1, 2, ... are the cells. `cell_unet_segmentation_classes` gives and
 takes maps of classes: 1 cell, 2 border (where cells touch), for clients that paint one value for each class, such as 3D
-Slicer. Both have the same weights, those of `models/model.pt` in the bundle. This file runs in the server's own
-environment, where the bundle's package is not installed.
+Slicer. Both have the same weights, those of `models/model.pt` in the bundle. Asked for a region, as QuPath does, each
+gives the cells as polygons. This file runs in the server's own environment, where the bundle's package is not
+installed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
@@ -23,17 +25,20 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.transform.writer import PolygonWriter
 
 NAME = "cell_unet_segmentation"
 APP = Path(__file__).resolve().parent
 BUNDLE = APP / "model" / NAME
 sys.path += [str(APP), str(BUNDLE)]
 
-from uncertain_borders import border_uncertainty  # noqa: E402 (of the app's folder)
+from polygons import cell_polygons, region_slices  # noqa: E402 (of the app's folder)
+from uncertain_borders import border_uncertainty  # noqa: E402
 
 from unet_monai.data.growing_split import TRAINING, VALIDATION, grow_split  # noqa: E402 (of the bundle's package)
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes  # noqa: E402
 
+POLYGON_CLASS, POLYGON_COLOUR = "cell", (255, 0, 0)  # QuPath replaces the cells of a class that /info/ lists
 OF_CLASSES = {NAME: False, f"{NAME}_classes": True}
 TRAINING_SETTINGS = ("steps_per_epoch", "val_interval", "tile_size", "batch_size", "learning_rate", "max_minutes")
 
@@ -80,6 +85,44 @@ class CellInferTask(BundleInferTask):
         request = {"image": image, "device": device, "skip_writer": True}
         _, found = self(request, callbacks={CallBackTypes.INFERER: keep})
         return border_uncertainty(scores[0].softmax(dim=0).cpu().numpy(), np.asarray(found["pred"]))
+
+
+class CellPolygonTask(BundleInferTask):
+    """Segment a region of an image; the result is a polygon for each cell, as ASAP's XML, DSA's JSON or plain JSON.
+
+    Args:
+        path: folder of the bundle.
+        conf: settings of the server's command line.
+    """
+
+    def __init__(self, path: str, conf: dict[str, str]) -> None:
+        super().__init__(path, conf, add_post_restore=False)  # it would stretch a region to the image's size
+
+    def pre_transforms(self, data: dict[str, Any] | None = None) -> list[Any]:
+        """Cut out the region before its grey values are normalised, as if it were an image of its own."""
+        load, *others = super().pre_transforms(data)
+        return [load, _cut_out_region, *others]
+
+    def writer(self, data: dict[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, Any]:
+        """Write the polygons, in pixels of the whole image, by MONAI Label's own writer."""
+        # MONAI Label's FindContoursd would make a class of each cell, and rounds its contours to the pixels' centres.
+        instances, min_area = np.asarray(data["pred"]).T, data["min_poly_area"] or 0
+        contours = cell_polygons(instances, location=data["location"], min_area=min_area)
+        elements = [{"label": POLYGON_CLASS, "contours": contours}]
+        data["result"] = {"annotation": {"elements": elements, "labels": {POLYGON_CLASS: POLYGON_COLOUR}}}
+        written: tuple[Any, Any] = PolygonWriter()(data)
+        return written
+
+
+def _cut_out_region(data: dict[str, Any]) -> dict[str, Any]:
+    image = data["image"]
+    if data["level"]:
+        raise HTTPException(422, f"level must be 0, the image's own resolution, got {data['level']}.")
+    try:
+        x, y = region_slices(data["location"], data["size"], image.shape[1:])
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+    return {**data, "image": image[:, x, y]}
 
 
 class UncertainBorders(Strategy):
@@ -177,10 +220,29 @@ class CellUNetApp(MONAILabelApp):
         super().__init__(
             app_dir=app_dir, studies=studies, conf=conf, name="Cell U-Net", description="Touching cells, told apart"
         )
+        self.polygons = CellPolygonTask(str(BUNDLE), conf)
 
     def init_infers(self) -> dict[str, CellInferTask]:
         """Make the models that segment."""
         return {name: CellInferTask(str(BUNDLE), self.conf, classes) for name, classes in OF_CLASSES.items()}
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Segment a region of an image, by either model, and give the cells as polygons.
+
+        MONAI Label's own method cuts a region out of TIFF only, by OpenSlide, and of a PNG gives the whole.
+
+        Raises:
+            HTTPException: if there is no such model or image, or no such region in it.
+        """
+        model, image = request["model"], request["image"]
+        if model not in self._infers:
+            raise HTTPException(404, f"model must be one of {', '.join(self._infers)}, got {model}.")
+        uploaded = os.path.isabs(image)
+        path = image if uploaded else (datastore or self.datastore()).get_image_uri(image)
+        if not path:
+            raise HTTPException(404, f"image must be one of the server's folder, got {image}.")
+        file, answer = self.polygons({**request, "image": path, "description": self.polygons.description})
+        return {"file": file, "params": answer}
 
     def init_trainers(self) -> dict[str, CellTrainTask]:
         """Make the trainings."""

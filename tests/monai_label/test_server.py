@@ -6,6 +6,7 @@ It runs where `UNET_MONAI_LABEL_VENV` names an environment made by `monai_label/
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib
 import io
 import json
@@ -17,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 from scipy import ndimage
+from skimage.draw import polygon2mask
 
 from tests.bundle.conftest import REPOSITORY
 from unet_monai import segment
@@ -77,6 +80,15 @@ class Client:
         path = f"/infer/{model}?image={Path(image).stem}&output=image"
         content = self.request("POST", path, *form({"params": ("", b'{"device": "cpu"}')}))
         return tifffile.imread(io.BytesIO(content)) if image.endswith(".tif") else np.asarray(picture(content))
+
+    def region(self, path: str, body: bytes, kind: str = "") -> tuple[int, str]:
+        """Ask for a region's polygons, without a content type unless one is given: status and answer."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=20 * MINUTES)
+        connection.request("POST", f"/infer/{path}", body, {"Content-Type": kind} if kind else {})
+        answer = connection.getresponse()
+        content = answer.read().decode()
+        connection.close()
+        return answer.status, content
 
     def submit(self, image: str, label: Path) -> None:
         path = f"/datastore/label?image={Path(image).stem}&tag=final"
@@ -228,6 +240,87 @@ def test_next_image_has_the_most_uncertain_borders(client: Client, monkeypatch: 
         answer = client.next_sample("uncertain_borders")
         assert answer["id"] == expected
         assert answer["uncertainty"] == pytest.approx(measured[expected], rel=1e-4)
+
+
+def as_qupath(location: tuple[int, ...], size: tuple[int, ...], **others: Any) -> bytes:
+    """Write what QuPath's extension 0.3.1 asks, in pixels of the image, columns first."""
+    asked = {"level": 0, "location": location, "size": size, "tile_size": (1024, 1024), "min_poly_area": 30}
+    clicks: dict[str, Any] = {"foreground": [], "background": [], "max_workers": 1}
+    return json.dumps(asked | {"params": clicks} | others).encode()
+
+
+def check_polygons(polygons: list[list[list[float]]], corner: tuple[int, int], expected: np.ndarray) -> None:
+    """Each polygon, moved back by the region's corner, holds the pixels of one cell, and each cell has one."""
+    cells = [i for i, area in enumerate(np.bincount(expected.ravel())) if i and area >= 30]
+    assert len(cells) > 3, "test invalid"
+    assert ndimage.label(expected)[1] < len(cells), "test invalid: no cells touch"
+    assert len(polygons) == len(cells)
+    for i, polygon in zip(cells, polygons, strict=True):
+        rows_first = (np.array(polygon) - corner)[:, ::-1] - 0.5  # from the corners of pixels to their centres
+        mask = polygon2mask(expected.shape, rows_first)
+        assert (mask & (expected == i)).sum() / (mask | (expected == i)).sum() >= 0.95
+
+
+def polygons_of(xml: str) -> list[list[list[float]]]:
+    """Read ASAP's XML as QuPath's extension does."""
+    annotations = list(ET.fromstring(xml).iter("Annotation"))
+    assert {(one.get("Name"), one.get("Type"), one.get("PartOfGroup")) for one in annotations} <= {
+        ("cell", "Polygon", "cell")
+    }
+    return [[[float(at.attrib["X"]), float(at.attrib["Y"])] for at in one.iter("Coordinate")] for one in annotations]
+
+
+@pytest.mark.parametrize("image", ["a.png", "deep.png", "stack.tif"])
+def test_qupath_asks_for_a_region_of_an_image_of_the_server(client: Client, image: str) -> None:
+    name, (x, y), (width, height) = Path(image).stem, (31, 7), (120, 97)
+    client.request("HEAD", f"/datastore/image?image={name}")
+    expected = segment(read_image(client.studies / image)[y : y + height, x : x + width], client.weights)
+    body = as_qupath((x, y), (width, height))
+    status, xml = client.region(f"wsi/{NAME}?output=asap&image={name}", body)
+    assert status == 200, xml
+    assert "cell" in client.info()["models"][NAME]["labels"]  # by which QuPath finds the cells to replace
+    check_polygons(polygons_of(xml), (x, y), expected)
+    status, text = client.region(f"wsi/{NAME}_classes?output=json&image={name}", body)
+    (element,) = json.loads(text)["annotations"][0]["annotation"]["elements"]
+    assert (status, element["label"]) == (200, "cell")
+    check_polygons(element["contours"], (x, y), expected)
+    status, text = client.region(f"wsi/{NAME}?output=dsa&image={name}", body)
+    elements = json.loads(text)["elements"]
+    assert {(element["group"], element["closed"]) for element in elements} == {("cell", True)}
+    check_polygons([[point[:2] for point in element["points"]] for element in elements], (x, y), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_qupath_sends_a_region_of_an_image_of_its_own(client: Client, mode: str) -> None:
+    region = drawn("b.png")[0][5:110, 20:150]
+    content = io.BytesIO()
+    Image.fromarray(region).convert(mode).save(content, "PNG")
+    fields = {"file": ("patch123.png", content.getvalue()), "wsi": ("", as_qupath((0, 0), (0, 0)))}
+    status, xml = client.region(f"wsi_v2/{NAME}?output=asap", *form(fields))
+    assert status == 200, xml
+    check_polygons(polygons_of(xml), (0, 0), segment(region, client.weights))
+
+
+def test_a_region_without_cells_as_large_as_asked_for_has_no_polygons(client: Client) -> None:
+    for body in (as_qupath((0, 0), (1, 1)), as_qupath((0, 0), (0, 0), min_poly_area=SIZE[0] * SIZE[1])):
+        status, xml = client.region(f"wsi/{NAME}?output=asap&image=a", body)
+        assert status == 200, xml
+        assert polygons_of(xml) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        (f"wsi/{NAME}?image=a", as_qupath((100, 40), (65, 80)), 422, "region must lie in the image of 164 x 120, got"),
+        (f"wsi/{NAME}?image=a", as_qupath((9, 9), (0, 0)), 422, "size must be at least 1 x 1, or 0 x 0 at 0, 0 for"),
+        (f"wsi/{NAME}?image=a", as_qupath((0, 0), (9, 9), level=2), 422, "level must be 0, the image's own resolution"),
+        (f"wsi/{NAME}?image=x", as_qupath((0, 0), (9, 9)), 404, "image must be one of the server's folder, got x."),
+        ("wsi/other?image=a", as_qupath((0, 0), (9, 9)), 404, f"model must be one of {NAME}, {NAME}_classes, got"),
+    ],
+)
+def test_refuses_what_is_not_there(client: Client, path: str, body: bytes, status: int, message: str) -> None:
+    assert client.region(path, body)[0] == status
+    assert json.loads(client.region(path, body)[1])["detail"].startswith(message)
 
 
 def paint(image: str, client: Client, folder: Path, *, as_slicer: bool) -> Path:

@@ -43,7 +43,8 @@ def test_the_app_is_the_servers_file_and_the_packed_bundle(scripts, tmp_path: Pa
     set_up, _ = scripts
     set_up.build_app(tmp_path / "app", str(REPOSITORY / "bundle" / "weights" / "nuclei.pt"))
     bundle = tmp_path / "app" / "model" / "cell_unet_segmentation"
-    assert sorted(path.name for path in (tmp_path / "app").iterdir()) == ["main.py", "model", "uncertain_borders.py"]
+    files = ["main.py", "model", "polygons.py", "server.py", "uncertain_borders.py"]
+    assert sorted(path.name for path in (tmp_path / "app").iterdir()) == files
     assert {"configs", "docs", "models", "unet_monai"} <= {path.name for path in bundle.iterdir()}
     assert [path.name for path in (bundle / "models").iterdir()] == ["model.pt"]
     with pytest.raises(FileExistsError, match=rf"app must be a folder that does not exist yet, got {tmp_path}/app\."):
