@@ -20,9 +20,9 @@ def join_at_weak_borders(regions: np.ndarray, border: np.ndarray, threshold: flo
     """Join neighbouring regions whose common border is weak: the weakest first, until none is below ``threshold``.
 
     The strength of a border is the mean probability of the pixels along all of it, on both sides. So a gap in a long
-    membrane joins nothing, and a little doubt inside a cell parts nothing. Membranes must be two pixels wide. The border of a joined region with a third one is that of both its
-    parts. These are the mean boundary strengths of Arbelaez et al. 2011 (https://doi.org/10.1109/TPAMI.2010.161), by
-    scikit-image's region adjacency graph.
+    membrane joins nothing, and a little doubt inside a cell parts nothing. Membranes must be two pixels wide. The
+    border of a joined region with a third one is that of both its parts. These are the mean boundary strengths of
+    Arbelaez et al. 2011 (https://doi.org/10.1109/TPAMI.2010.161), by scikit-image's region adjacency graph.
 
     Args:
         regions: integer array (*S), regions 1, 2, ... that fill it.
