@@ -24,6 +24,7 @@ RUNNABLE |= {"multi_gpu_evaluate.json": ["train.json", "evaluate.json", "multi_g
 RUNNABLE |= {"multi_gpu_inference.json": ["inference.json", "multi_gpu_inference.json"]}
 RUNNABLE |= {"inference_onnx.json": ["inference.json", "inference_onnx.json"]}
 RUNNABLE |= {"inference_large.json": ["inference_large.json"]}
+RUNNABLE |= {"train_large.json": ["train.json", "train_large.json"]}
 RUNNABLE |= {"paper.json": ["train.json", "paper.json"], "inference.json": ["inference.json"]}
 
 # What an expression may be: paths, device, .to(@device), list + list, from_engine, run statements and plain look-ups.

@@ -32,8 +32,8 @@ def by_blocks(
     marks.write(everything, marks_of(special.softmax(scores, axis=0), knobs))
     found = open_ome_zarr(folder / "found.zarr", size, "uint32", chunk=64)
     grid = block_grid(size, block)
-    work = BlockInstances(folder, size, grid, knobs, reach=reach, chunk=64, ridges=len(scores) == 2)
-    count = work.find(marks, found)
+    work = BlockInstances(folder, size, grid, knobs, reach=reach, chunk=64)
+    count = work.find(marks, found, ridges=len(scores) == 2)
     instances = found.read(everything)
     assert count == instances.max()
     return instances
@@ -152,23 +152,23 @@ def test_a_run_that_was_cut_off_continues(tmp_path: Path) -> None:
     everything = Block((0, 0), size)
     marks.write(everything, marks_of(special.softmax(scores, axis=0), knobs))
     found = open_ome_zarr(tmp_path / "found.zarr", size, "uint32", chunk=64)
-    work = BlockInstances(tmp_path, size, block_grid(size, (16, 16)), knobs, reach=99, chunk=64, ridges=False)
+    work = BlockInstances(tmp_path, size, block_grid(size, (16, 16)), knobs, reach=99, chunk=64)
     with pytest.raises(KeyboardInterrupt):
-        work.find(marks, Failing(found, 4))
+        work.find(marks, Failing(found, 4), ridges=False)
     marks.write(everything, np.zeros(size, np.uint8))  # not read again: all blocks were marked, labelled and grown
     continued = Failing(found, 99)
-    work.find(marks, continued)
+    work.find(marks, continued, ridges=False)
     assert continued.writes == 99 - 6, "the three blocks that were finished are not written again"
     np.testing.assert_array_equal(found.read(everything), knobs(scores)[0])
 
 
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reach must be at least 1 px, got 0"):
-        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(), reach=0, chunk=8, ridges=False)
+        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(), reach=0, chunk=8)
     with pytest.raises(ValueError, match=r"fill_holes must be True .* got False"):
-        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(fill_holes=False), reach=9, chunk=8, ridges=False)
+        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(fill_holes=False), reach=9, chunk=8)
     with pytest.raises(ValueError, match="neck_depth must be 0 for images larger than memory, got 2"):
-        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(neck_depth=2), reach=9, chunk=8, ridges=False)
+        BlockInstances(tmp_path, (4, 4), {}, LogitsToInstances(neck_depth=2), reach=9, chunk=8)
 
 
 def test_marks() -> None:

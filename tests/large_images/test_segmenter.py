@@ -20,10 +20,12 @@ from scipy import ndimage, special
 from tests.bundle.conftest import REPOSITORY
 from tests.drawings import random_discs
 from tests.large_images.images import make_network
+from unet_monai.bundle.overrides import mistyped_value
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
-from unet_monai.large_images import BlockSettings, LargeImageSegmenter, LazyImage, load_network, open_image
+from unet_monai.large_images import BlockSettings, LargeImageSegmenter, LazyImage, open_image
+from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
-from unet_monai.networks import ValidUNet
+from unet_monai.networks import ValidUNet, load_network
 from unet_monai.transforms import LogitsToInstances
 from unet_monai.transforms.touching_ridge import touching_ridge
 
@@ -31,20 +33,23 @@ CONFIG = REPOSITORY / "bundle" / "configs" / "inference_large.json"
 WEIGHTS = REPOSITORY / "bundle" / "weights" / "nuclei.pt"
 
 
-def draw_nuclei(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Draw bright discs, some touching, as the shipped weights know them: uint8 (rows, columns)."""
-    label = random_discs(seed, (height, width), count=height * width // 900, radius=(7, 11))
-    light = ndimage.gaussian_filter((120.0 * (label > 0) - 60 * touching_ridge(label)), 1) + 20
+def draw_nuclei(height: int, width: int, seed: int = 0, size: float = 1) -> np.ndarray:
+    """Draw bright discs, some touching, `size` times those that the shipped weights know: uint8 (rows, columns)."""
+    radius = (round(7 * size), round(11 * size))
+    label = random_discs(seed, (height, width), count=round(height * width / (900 * size**2)), radius=radius)
+    light = ndimage.gaussian_filter((120.0 * (label > 0) - 60 * touching_ridge(label)), size) + 20
     return np.random.default_rng(seed).normal(light, 4).clip(0, 255).astype(np.uint8)
 
 
-def write_image(folder: Path, height: int, width: int) -> Path:
+def write_image(folder: Path, height: int, width: int, size: float = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(folder / "cells.tif", draw_nuclei(height, width), tile=(32, 32))
+    tifffile.imwrite(folder / "cells.tif", draw_nuclei(height, width, size=size), tile=(32, 32))
     return folder / "cells.tif"
 
 
-def in_memory_scores(path: Path, network: ValidUNet, region: tuple[slice, slice] | None = None) -> torch.Tensor:
+def in_memory_scores(
+    path: Path, network: ValidUNet, region: tuple[slice, slice] | None = None, cell_diameter: float | None = None
+) -> torch.Tensor:
     """The scores as bundle/configs/inference.json computes them; statistics of a region only, if there is one."""
     pixels = tifffile.imread(path).T[None].astype(np.float32)
     counted = pixels if region is None else pixels[(slice(None), *region)]
@@ -54,7 +59,7 @@ def in_memory_scores(path: Path, network: ValidUNet, region: tuple[slice, slice]
         normalised = torch.as_tensor((pixels - np.float32(low)) / np.float32(high - low))
     inferer = OverlapTileInferer(border=network.border, poolings=network.poolings)
     with torch.inference_mode():
-        return RescalingInferer(inferer)(normalised[None], network)[0]
+        return RescalingInferer(inferer, cell_diameter)(normalised[None], network)[0]
 
 
 def settings(side: int = 64, **options: Any) -> BlockSettings:
@@ -88,6 +93,39 @@ def test_cells_and_scores_are_those_in_memory(tmp_path: Path, nuclei: ValidUNet)
     difference = np.abs(read(tmp_path / "out" / "cells_scores.zarr") - 255 * probability)
     assert difference.max() < 0.51
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cells_cells.zarr", "cells_scores.zarr"]
+
+
+@pytest.mark.parametrize(("size", "cell_diameter"), [(2, None), (0.7, None), (2, 40.0)])
+def test_cells_of_another_size_are_those_in_memory(tmp_path: Path, size: float, cell_diameter: float | None) -> None:
+    network = load_network(str(WEIGHTS))
+    network.image_scale.fill_(1 / size if cell_diameter is None else 1)
+    network.cell_diameter.fill_(20)
+    path, knobs = write_image(tmp_path, 210, 190, size), LogitsToInstances()
+    logits = in_memory_scores(path, network, cell_diameter=cell_diameter)
+    expected = knobs(logits)[0].numpy()
+    assert expected.max() > 5, "test invalid"
+    halo = max(100, 92 * size)
+    budget = int(BYTES_PER_PIXEL * (max(1, 1 / size) * (65 + 2 * halo)) ** 2)
+    options = settings(memory_budget=budget, cell_diameter=cell_diameter)
+    segmenter = LargeImageSegmenter(open_image(path), network, knobs, tmp_path / "out", options, save_scores=True)
+    assert len(segmenter.blocks) > 6, "test invalid"
+    result = segmenter.run()
+    np.testing.assert_array_equal(read(result), expected)
+    probability = 1 - special.softmax(logits.numpy(), axis=0)[0]
+    assert np.abs(read(tmp_path / "out" / "cells_scores.zarr") - 255 * probability).max() < 0.51
+
+
+def test_blocks_of_a_network_of_another_scale_keep_to_the_budget(tmp_path: Path) -> None:
+    """Shrinking asks for more of the image around a block, enlarging for more pixels in place of each."""
+    image, border = open_image(write_image(tmp_path, 900, 80)), make_network().border[0]
+
+    def side(scale: float) -> int:
+        options = BlockSettings(reach=4, chunk=16, memory_budget=BYTES_PER_PIXEL * 400**2)
+        made = LargeImageSegmenter(image, make_network(image_scale=scale), LogitsToInstances(), tmp_path, options)
+        return made.blocks[0, 0].shape[1]
+
+    assert border == 20
+    assert [side(scale) for scale in (1, 0.25, 2)] == [360 - 8, 240, 180 - 4]  # 400 px less two borders, whole chunks
 
 
 def test_two_classes_grow_their_ridges_back(tmp_path: Path) -> None:
@@ -164,9 +202,18 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"image must have the network's 3 axes, got shape \(80, 70\)"):
             self.make(tmp_path, network=make_network(spatial_dims=3))
 
-    def test_a_chunk_out_of_phase(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"chunk must be a multiple of the network's pooling step, got 30"):
-            self.make(tmp_path, chunk=30)
+    def test_an_empty_chunk(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="chunk must be at least 1 px, got 0"):
+            self.make(tmp_path, chunk=0)
+
+    def test_a_diameter_that_no_cell_has(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="cell_diameter must be positive, got -3"):
+            self.make(tmp_path, cell_diameter=-3)
+
+    def test_claims_that_die_at_once(self, tmp_path: Path) -> None:
+        image = open_image(write_image(tmp_path, 70, 80))
+        with pytest.raises(ValueError, match="claim_seconds must be positive, got 0"):
+            LargeImageSegmenter(image, make_network(), LogitsToInstances(), tmp_path, claim_seconds=0)
 
     def test_a_result_that_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "cells_cells.zarr").mkdir()
@@ -189,6 +236,7 @@ class TestErrors:
 def command(image: Path, output: Path) -> list[str]:
     words = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "evaluating", "--config_file", str(CONFIG)]
     knobs = {"input": image, "output_dir": output, "checkpoint": WEIGHTS, "chunk": 32, "memory_budget": 10**7}
+    knobs |= {"save_tiff": "true", "save_scores": "true", "claim_seconds": 60}  # as docs/large_images.md writes them
     return words + [str(word) for name, value in knobs.items() for word in (f"--{name}", value)]
 
 
@@ -199,11 +247,47 @@ def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_config_runs_and_agrees_with_the_one_for_memory(tmp_path: Path) -> None:
     large, memory = json.loads(CONFIG.read_text()), json.loads((CONFIG.parent / "inference.json").read_text())
-    for knob in ("spatial_dims", "in_channels", "threshold", "edge_threshold", "min_size", "ridge_radius", "device"):
+    shared = ("spatial_dims", "in_channels", "cell_diameter", "threshold", "edge_threshold", "min_size", "device")
+    for knob in (*shared, "neck_depth", "ridge_radius"):
         assert large[knob] == memory[knob]
+    assert large["claim_seconds"] == CLAIM_SECONDS
     scaled = next(t for t in memory["preprocessing"]["transforms"] if t["_target_"].startswith("ScaleIntensity"))
     assert (scaled["lower"], scaled["upper"]) == (1, 99.8)
     assert ConfigParser.load_config_files([str(CONFIG)])["evaluating"] == "%run"
     result = run(command(write_image(tmp_path, 100, 90), tmp_path / "out"), tmp_path)
     assert result.returncode == 0, result.stderr
-    assert read(tmp_path / "out" / "cells_cells.zarr").max() > 5
+    cells = read(tmp_path / "out" / "cells_cells.zarr")
+    assert cells.max() > 5
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "cells_cells.tif"), cells.T)
+    assert read(tmp_path / "out" / "cells_scores.zarr").max() > 127
+
+
+def test_switches_are_not_taken_for_on_when_they_say_false() -> None:
+    for name in ("save_scores", "save_tiff"):
+        assert mistyped_value({name: "true"}) is None
+        assert mistyped_value({name: "false"}) == f"--{name} must be True or False, with a capital letter, got 'false'."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("neck_depth", 0.2, "neck_depth must be 0 for images larger than memory, got 0.2"),
+        ("reach", 0, "reach must be at least 1 px, got 0"),
+        ("claim_seconds", -1, "claim_seconds must be positive, got -1"),
+        ("cell_diameter", -1, "cell_diameter must be positive, got -1"),
+        ("cell_diameter", 30, None),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_first_block(
+    tmp_path: Path, name: str, value: float, message: str | None
+) -> None:
+    parser = ConfigParser(ConfigParser.load_config_files([str(CONFIG)]))
+    image = write_image(tmp_path, 40, 50)
+    parser.update({"input": str(image), "checkpoint": str(WEIGHTS), "output_dir": str(tmp_path / "out"), name: value})
+    if message is None:
+        assert getattr(parser.get_parsed_content("segmenter").settings, name) == value
+    else:
+        with pytest.raises(RuntimeError) as error:
+            parser.get_parsed_content("segmenter")
+        assert message in str(error.value.__cause__)
+    assert not (tmp_path / "out").exists()

@@ -24,6 +24,7 @@ from PIL import Image
 from tests.bundle.conftest import REPOSITORY
 from tests.large_images import worker
 from tests.large_images.images import make_network
+from unet_monai.large_images import export_tiff
 from unet_monai.large_images import segmenter as segmenter_module
 
 
@@ -61,7 +62,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     task = Task(folder, {})
     worker.main(*task.words(folder / "whole"))
     assert zarr.open(folder / "whole" / "cells_cells.zarr")["0"][:].max() > 20, "test invalid"
-    assert sorted(p.name for p in (folder / "whole").iterdir()) == ["cells_cells.zarr", "cells_scores.zarr"]
+    names = ["cells_cells.tif", "cells_cells.zarr", "cells_scores.zarr"]
+    assert sorted(p.name for p in (folder / "whole").iterdir()) == names
     return Task(folder, files(folder / "whole"))
 
 
@@ -100,23 +102,32 @@ def test_many_at_once_share_a_part_of_an_image(
         chosen = {"mask": str(tmp_path / "mask.png")}
     worker.main(*task.words(tmp_path / "one", **chosen))
     blocks: list[object] = []
+    tiffs: list[object] = []
     score = segmenter_module.BlockScorer.__call__
 
     def counting(self: segmenter_module.BlockScorer, block: segmenter_module.Block) -> torch.Tensor:
         blocks.append(block)
         return score(self, block)
 
+    def counting_tiffs(source: Path, target: Path) -> Path:
+        tiffs.append(target)
+        return export_tiff(source, target)
+
     monkeypatch.setattr(segmenter_module.BlockScorer, "__call__", counting)
+    monkeypatch.setattr(segmenter_module, "export_tiff", counting_tiffs)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: worker.main(*task.words(tmp_path / "many", **chosen)), range(3)))
     assert files(tmp_path / "many") == files(tmp_path / "one")
     assert len(blocks) == len(set(blocks)) > 3, "no block is computed twice"
+    assert len(tiffs) == 1
 
 
 def test_one_that_comes_late_leaves_the_result_alone(task: Task, tmp_path: Path) -> None:
     worker.main(*task.words(tmp_path))
     (tmp_path / ".part-cells").mkdir()  # of a run that was killed between giving the result its name and tidying up
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells_cells.zarr").rglob("*")}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells_*/**/*")}
+    times |= {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells_*")}
+    assert any(path.suffix == ".tif" for path in times), "test invalid"
     worker.main(*task.words(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert files(tmp_path) == task.expected
@@ -128,16 +139,37 @@ def test_one_that_was_overtaken_leaves(task: Task, tmp_path: Path, monkeypatch: 
     published, overtaken = threading.Event(), threading.Thread(target=lambda: worker.main(*task.words(tmp_path)))
     find = segmenter_module.BlockInstances.find
 
-    def waiting(self: segmenter_module.BlockInstances, *arrays: object) -> int:
+    def waiting(self: segmenter_module.BlockInstances, *arrays: object, ridges: bool) -> int:
         if threading.current_thread() is overtaken:
             published.wait(60)
-        return find(self, *arrays)
+        return find(self, *arrays, ridges=ridges)
 
     monkeypatch.setattr(segmenter_module.BlockInstances, "find", waiting)
     overtaken.start()
     worker.main(*task.words(tmp_path))
     published.set()
     overtaken.join(60)
+    assert files(tmp_path) == task.expected
+    assert not (tmp_path / ".part-cells").exists()
+
+
+def test_one_that_is_killed_while_it_writes_the_tiff_is_continued(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(source: Path, target: Path) -> Path:
+        """Leave what a killed process does: half a file under its draft's name, and a claim of a process long gone."""
+        target.with_name(f"{target.name}-0.partial").write_bytes(b"II+")
+        target.with_name("tiff.claim-0").write_text(json.dumps({"machine": "another", "process": 1}))
+        os.utime(target.with_name("tiff.claim-0"), (0, 0))
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmenter_module, "export_tiff", cut_off)
+        with pytest.raises(SystemExit):
+            worker.main(*task.words(tmp_path))
+    assert (tmp_path / ".part-cells" / "cells_cells.tif-0.partial").exists(), "test invalid"
+    assert not list(tmp_path.glob("cells_*"))
+    worker.main(*task.words(tmp_path))
     assert files(tmp_path) == task.expected
     assert not (tmp_path / ".part-cells").exists()
 

@@ -24,9 +24,9 @@ WHOLE_NUMBERS = (
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
-    *("threshold", "edge_threshold", "neck_depth", "scale", "cell_diameter", "network_def#dropout"),
+    *("threshold", "edge_threshold", "neck_depth", "scale", "cell_diameter", "network_def#dropout", "claim_seconds"),
 )
-SWITCHES = ("resume", "rois")
+SWITCHES = ("resume", "rois", "save_scores", "save_tiff")
 
 
 def command_line_settings(argv: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,12 @@
+from unet_monai.large_images.labelled_blocks import lazy_cell_diameter as lazy_cell_diameter
+from unet_monai.large_images.labelled_blocks import split_labelled_blocks as split_labelled_blocks
 from unet_monai.large_images.lazy_image import LazyImage as LazyImage
 from unet_monai.large_images.lazy_image import open_image as open_image
+from unet_monai.large_images.lazy_pairs import PairReader as PairReader
+from unet_monai.large_images.lazy_tiles import FindLabelsd as FindLabelsd
+from unet_monai.large_images.lazy_tiles import RandLabelledDeformation as RandLabelledDeformation
+from unet_monai.large_images.lazy_tiles import RandLazyTiled as RandLazyTiled
+from unet_monai.large_images.lazy_tiles import ReadLabelledBlockd as ReadLabelledBlockd
 from unet_monai.large_images.segmenter import BlockSettings as BlockSettings
 from unet_monai.large_images.segmenter import LargeImageSegmenter as LargeImageSegmenter
-from unet_monai.large_images.segmenter import load_network as load_network
+from unet_monai.large_images.tiff_export import export_tiff as export_tiff

@@ -67,7 +67,6 @@ class BlockInstances:
         knobs: the transform whose settings count.
         reach: most steps that cores grow, > 0; also the pixels read around each block.
         chunk: side of the chunks of intermediate arrays.
-        ridges: whether ridges grow back, as they do for two classes.
         claim_seconds: see `take_claim`.
 
     Raises:
@@ -83,7 +82,6 @@ class BlockInstances:
         *,
         reach: int,
         chunk: int,
-        ridges: bool,
         claim_seconds: float = CLAIM_SECONDS,
     ) -> None:
         if reach < 1:
@@ -94,21 +92,22 @@ class BlockInstances:
             raise ValueError(f"neck_depth must be 0 for images larger than memory, got {knobs.neck_depth}.")
         self.folder, self.image_size, self.blocks, self.knobs = folder, image_size, blocks, knobs
         self.positions = {block: position for position, block in blocks.items()}
-        self.reach, self.chunk, self.ridges = reach, chunk, ridges
+        self.reach, self.chunk = reach, chunk
         self.claim_seconds = claim_seconds
 
-    def find(self, marks: BlockArray, instances: BlockArray) -> int:
+    def find(self, marks: BlockArray, instances: BlockArray, *, ridges: bool) -> int:
         """Write the instances of all blocks, uint32.
 
         Args:
             marks: see `marks_of`, of the image's size.
             instances: to write to, of the image's size.
+            ridges: whether ridges grow back, as they do for two classes.
 
         Returns:
             The number of instances.
         """
         cores, grown = self._array("cores"), self._array("grown")
-        filled = self._array("filled") if self.ridges else instances
+        filled = self._array("filled") if ridges else instances
         count = self._find_cores(marks, cores)
 
         def grow(block: Block) -> Table:
@@ -119,7 +118,7 @@ class BlockInstances:
 
         self._finish("grow", grow)
         self._fill(grown, filled)
-        if self.ridges:
+        if ridges:
             self._regrow(filled, instances)
         return count
 

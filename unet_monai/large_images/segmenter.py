@@ -12,23 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import special
 
 from unet_monai.data.image_io import CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of
-from unet_monai.large_images.block_scores import BlockScorer
+from unet_monai.large_images.block_scores import BlockScorer, image_scale
 from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import Table
 from unet_monai.large_images.lazy_image import LazyImage
 from unet_monai.large_images.ome_zarr import BlockArray, made_by, open_ome_zarr
 from unet_monai.large_images.percentiles import streamed_percentiles
 from unet_monai.large_images.stages import finish_blocks, finish_json
+from unet_monai.large_images.tiff_export import export_tiff
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms import LogitsToInstances
 
@@ -38,35 +39,24 @@ PERCENTILES = (1.0, 99.8)
 """Those of the image that become 0 and 1, as in the bundle's configs."""
 
 BYTES_PER_PIXEL = 160
-"""Most that the arrays of a block take per pixel of its window and channel; measured, see docs/large_images.md."""
-
-
-def load_network(weights: str, device: torch.device | str = "cpu") -> ValidUNet:
-    """Load a trained network, ready to score.
-
-    Args:
-        weights: path of its weights, such as ``bundle/models/model.pt``.
-        device: where it is to compute.
-
-    Raises:
-        ValueError: when these are not the weights of a ValidUNet.
-    """
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    return ValidUNet.from_state_dict(state).to(device).eval()
+"""Most that the arrays of a block take per channel and pixel of its window, the image's pixels or those that it is
+rescaled to, whichever are more; measured, see docs/large_images.md."""
 
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """Which part of an image is segmented, and in blocks of what size.
+    """Which part of an image is segmented, at what scale, and in blocks of what size.
 
     Args:
         roi: (start, stop) along X, Y[, Z], pixels; None for the whole image.
         mask: path of a picture of any size that covers the whole image, other than 0 where to segment; None for
             everywhere.
         reach: most steps that a cell grows from its core, pixels; more than the widest rim between core and outline.
-        chunk: side of the chunks of all arrays that are written, pixels, a multiple of the network's pooling step.
+        chunk: side of the chunks of all arrays that are written, pixels.
         memory_budget: bytes that may be used besides the network, its maps and the tables of the cells.
         roi_size: side of the network's input tiles; None chooses one that fits a block.
+        cell_diameter: typical diameter in pixels of the cells, see `RescalingInferer`; None for that of the training
+            images.
     """
 
     roi: Sequence[Sequence[int]] | None = None
@@ -75,6 +65,7 @@ class BlockSettings:
     chunk: int = 512
     memory_budget: int = 2 * 10**9
     roi_size: int | None = None
+    cell_diameter: float | None = None
 
 
 class LargeImageSegmenter:
@@ -92,16 +83,16 @@ class LargeImageSegmenter:
 
     Args:
         image: see `open_image`.
-        network: a trained network, see `load_network`.
+        network: a trained network, on the device that is to compute, see `unet_monai.networks.load_network`.
         find_instances: turns scores into instances; its knobs count.
-        output_dir: folder for ``<name>_cells.zarr`` and ``<name>_scores.zarr``.
-        settings: region and blocks.
+        output_dir: folder for ``<name>_cells.zarr``, ``<name>_scores.zarr`` and ``<name>_cells.tif``.
+        settings: region, scale and blocks.
         save_scores: whether to write the probability of no background too, uint8, 255 for 1.
-        device: device of the network.
+        save_tiff: whether to write the instances as a BigTIFF too, see `export_tiff`.
         claim_seconds: age at which the claim of a process of another machine counts as dead, if it was not renewed.
 
     Raises:
-        ValueError: for a setting that does not fit the image or the network.
+        ValueError: for a setting that does not fit the image, the network, or blocks.
     """
 
     def __init__(
@@ -113,26 +104,42 @@ class LargeImageSegmenter:
         settings: BlockSettings | None = None,
         *,
         save_scores: bool = False,
-        device: torch.device | str = "cpu",
+        save_tiff: bool = False,
         claim_seconds: float = CLAIM_SECONDS,
     ) -> None:
+        if not claim_seconds > 0:
+            raise ValueError(f"claim_seconds must be positive, got {claim_seconds}.")
         self.claim_seconds = claim_seconds
-        self.image, self.network, self.find_instances, self.device = image, network, find_instances, device
+        self.image, self.network, self.find_instances = image, network, find_instances
         self.settings = settings = settings or BlockSettings()
         dims = len(image.shape)
         if dims != len(network.border):
             raise ValueError(f"image must have the network's {len(network.border)} axes, got shape {image.shape}.")
-        if settings.chunk % max(2**poolings for poolings in network.poolings):
-            raise ValueError(f"chunk must be a multiple of the network's pooling step, got {settings.chunk}.")
+        if settings.chunk < 1:
+            raise ValueError(f"chunk must be at least 1 px, got {settings.chunk}.")
         mask = None if settings.mask is None else _read_mask(settings.mask, dims)
         self.selection = Selection(image.shape, settings.roi, mask)
-        halo = max(settings.reach, *network.border)
-        side = largest_block(settings.memory_budget, BYTES_PER_PIXEL * network.in_channels, halo, settings.chunk, dims)
+        scale = image_scale(network, settings.cell_diameter)
+        halo = max(settings.reach, *(ceil(border / scale) for border in network.border))
+        bytes_per_pixel = ceil(BYTES_PER_PIXEL * network.in_channels * max(scale, 1.0) ** dims)
+        side = largest_block(settings.memory_budget, bytes_per_pixel, halo, settings.chunk, dims)
         grid = block_grid(image.shape, [side] * dims)
         self.blocks = {position: block for position, block in grid.items() if self.selection.pixels(block).any()}
         self.name = re.sub(r"(\.ome)?\.(tiff?|zarr|nii)$", "", Path(image.path).name, flags=re.IGNORECASE)
         self.output_dir, self.part = Path(output_dir), Path(output_dir) / f".part-{self.name}"
-        self.outputs = [f"{self.name}_cells.zarr"] + [f"{self.name}_scores.zarr"] * save_scores
+        self.cells, self.tiff = f"{self.name}_cells.zarr", f"{self.name}_cells.tif"
+        self.scores = f"{self.name}_scores.zarr"
+        wanted = {self.cells: True, self.scores: save_scores, self.tiff: save_tiff}
+        self.outputs = [name for name, is_wanted in wanted.items() if is_wanted]
+        self.work = BlockInstances(
+            self.part,
+            image.shape,
+            self.blocks,
+            find_instances,
+            reach=settings.reach,
+            chunk=settings.chunk,
+            claim_seconds=claim_seconds,
+        )
 
     def run(self) -> Path:
         """Segment the image, alone or beside other processes.
@@ -144,7 +151,7 @@ class LargeImageSegmenter:
             FileExistsError: if the result is there already, of another run.
             ValueError: if the run that is to be continued, or joined, has other settings.
         """
-        cells = self.output_dir / self.outputs[0]
+        cells = self.output_dir / self.cells
         there = [output for output in self.outputs if (self.output_dir / output).exists()]
         begun = (self.part / "run.json").is_file()
         if not self._is_finished():  # looked at in this order, another process that ends now cannot be mistaken
@@ -172,21 +179,20 @@ class LargeImageSegmenter:
         logger.info("values that become 0 and 1, for each channel: %s", ranges)
         marks = open_ome_zarr(self.part / "marks.zarr", self.image.shape, np.uint8, chunk=self.settings.chunk)
         classes = self._score(
-            BlockScorer(self.image, self.network, ranges, roi_size=self.settings.roi_size, device=self.device), marks
+            BlockScorer(
+                self.image,
+                self.network,
+                ranges,
+                cell_diameter=self.settings.cell_diameter,
+                roi_size=self.settings.roi_size,
+            ),
+            marks,
         )
-        work = BlockInstances(
-            self.part,
-            self.image.shape,
-            self.blocks,
-            self.find_instances,
-            reach=self.settings.reach,
-            chunk=self.settings.chunk,
-            ridges=classes == 2,
-            claim_seconds=self.claim_seconds,
-        )
-        count = work.find(marks, self._output(self.outputs[0], np.uint32))
+        count = self.work.find(marks, self._output(self.cells, np.uint32), ridges=classes == 2)
+        if self.tiff in self.outputs:
+            self._once("tiff", lambda: export_tiff(self.part / self.cells, self.part / self.tiff).name)
         self._once("published", self._publish)
-        logger.info("%d cells in %s", count, self.output_dir / self.outputs[0])
+        logger.info("%d cells in %s", count, self.output_dir / self.cells)
 
     def _once(self, name: str, work: Callable[[], Any]) -> Any:
         return finish_json(self.part / f"{name}.json", work, self.claim_seconds)
@@ -201,7 +207,7 @@ class LargeImageSegmenter:
         return self.outputs
 
     def _is_finished(self) -> bool:
-        return made_by(self.output_dir / self.outputs[0]) == self._digest()
+        return made_by(self.output_dir / self.cells) == self._digest()
 
     def _digest(self) -> str:
         return hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
@@ -220,13 +226,13 @@ class LargeImageSegmenter:
             dtype,
             chunk=self.settings.chunk,
             grid=self.image.grid,
-            is_label=name == self.outputs[0],
+            is_label=name == self.cells,
             run=self._digest(),
         )
 
     def _score(self, scorer: BlockScorer, marks: BlockArray) -> int:
         """Score and mark all blocks; returns the number of classes."""
-        scores_file = self._output(self.outputs[1], np.uint8) if len(self.outputs) > 1 else None
+        scores_file = self._output(self.scores, np.uint8) if self.scores in self.outputs else None
 
         def score(block: Block) -> Table:
             probability = special.softmax(scorer(block).float().numpy(), axis=0)
