@@ -138,22 +138,28 @@ def learning_curve_table(rows: Sequence[Content]) -> str:
 
 
 def peers_table(rows: Sequence[Content]) -> str:
-    """Set the peer beside the headline row of the same set."""
-    header = ["row", "set", "measure", "ours, image alone", "peer, image alone", "ours - peer"]
+    """Set each peer beside the headline row of the same set."""
+    header = ["row", "set", "peer", "measure", "ours, image alone", "peer, image alone", "ours - peer"]
     header += ["ours, with mirrors", "peer, with mirrors", "ours: seeds; steps; minutes", "peer: seeds; steps; minutes"]
     groups, headline = grouped(rows, "peers"), grouped(rows, "headline")
     lines = []
-    for number, ((data_set, _), peer) in enumerate(groups.items(), 1):
+    for number, ((data_set, name), peer) in enumerate(groups.items(), 1):
         ours = headline.get((data_set, "ours"), [])
         for measure in TARGETS[data_set]:
             alone, mirrored = (
-                [spread(side, views, measure) if side else "not run" for side in (ours, peer)]
-                for views in ("identity", "mirrors")
+                [spread_if_run(side, views, measure) for side in (ours, peer)] for views in ("identity", "mirrors")
             )
             compared = difference(ours, peer, measure) if ours else ""
             lengths = ["; ".join(length(side)) if side else "" for side in (ours, peer)]
-            lines.append([number, data_set, measure, *alone, compared, *mirrored, *lengths])
+            lines.append([number, data_set, name.replace("_", " "), measure, *alone, compared, *mirrored, *lengths])
     return _section(header, lines, groups.values())
+
+
+def spread_if_run(group: Group, views: str, measure: str) -> str:
+    """Write the mean of a measure, or that there is none; the libraries' rows have no mirrors."""
+    if not group:
+        return "not run"
+    return spread(group, views, measure) if all(views in row["measures"] for row in group) else ""
 
 
 def _section(header: Sequence[str], lines: Sequence[Sequence[object]], groups: Collection[Group]) -> str:
@@ -169,10 +175,9 @@ def _section(header: Sequence[str], lines: Sequence[Sequence[object]], groups: C
 
 def _made_with(row: Content) -> str:
     machine = row["machine"] if row["device"] == "cpu" else f"{row['device']}, {row['machine']}"
-    return (
-        f"{machine}, threads: {row['threads']}, torch {row['versions']['torch']}, "
-        f"monai {row['versions']['monai']}, commit `{row['commit']}`"
-    )
+    versions = {name: row["versions"][name] for name in ("torch", "monai")} | row.get("peer_versions", {})
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{machine}, threads: {row['threads']}, {named}, commit `{row['commit']}`"
 
 
 SECTIONS: dict[str, Callable[[Sequence[Content]], str]] = {

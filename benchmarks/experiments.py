@@ -51,6 +51,8 @@ ROWS: dict[str, dict[str, dict[str, object]]] = {
     },
     "peers": {"basic_unet": {}},
 }
+# Peers that `library_peers` trains, in interpreters of their own; their rows are of the kind "peers" too.
+LIBRARY_PEERS = ("stardist", "cellpose")
 SETS = {
     "headline": tuple(FOLDERS),
     "ablation": ("dic_hela", "nuclei_dsb2018"),
@@ -145,16 +147,14 @@ def as_typed(words: Sequence[str]) -> str:
     return " ".join(f'"{word}"' if "'" in word else shlex.quote(word) for word in words)
 
 
-def call(words: Sequence[str], threads: int) -> None:
-    """Run Python with these words.
+def call(words: Sequence[str], threads: int, python: str = sys.executable) -> None:
+    """Run Python, or another interpreter, with these words.
 
     Raises:
         RowError: if it fails; holds the end of what it wrote.
     """
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run(
-        [sys.executable, *words], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    result = subprocess.run([python, *words], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
         # Of a progress bar, which goes back to the start of its line, only the last state is of interest.
         lines = [line.rpartition("\r")[2] for line in result.stdout.decode(errors="replace").split("\n")]
@@ -221,6 +221,27 @@ def run_row(row: Row, data: str, length: Length, out: Path) -> dict[str, object]
     }
 
 
+def is_finished(path: Path, length: Length) -> bool:
+    """Tell whether the file of a row is there.
+
+    Raises:
+        RowError: if it is of another length.
+    """
+    if not path.exists():
+        return False
+    made = json.loads(path.read_text())
+    if (made["minutes_asked"], made["threads"]) != length:
+        raise RowError(f"{path} has {made['minutes_asked']:g} minutes on {made['threads']} threads: move it away.")
+    return True
+
+
+def write_row(path: Path, result: Mapping[str, object]) -> None:
+    """Write the file of a row, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(partial, path)
+
+
 def finish_row(row: Row, folders: Mapping[str, Path], length: Length, results: Path, keep: Path | None) -> str:
     """Make a row's file, unless it is there.
 
@@ -231,17 +252,12 @@ def finish_row(row: Row, folders: Mapping[str, Path], length: Length, results: P
         RowError: if a command fails, or the finished row has another length.
     """
     path = results / f"{row.title}.json"
-    if path.exists():
-        made = json.loads(path.read_text())
-        if (made["minutes_asked"], made["threads"]) != length:
-            raise RowError(f"{path} has {made['minutes_asked']:g} minutes on {made['threads']} threads: move it away.")
+    if is_finished(path, length):
         return "finished before"
     with tempfile.TemporaryDirectory() as work:
         out = keep / row.title if keep else Path(work)
         result = run_row(row, str(folders[row.data_set]), length, out)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(partial, path)
+    write_row(path, result)
     return f"{result['steps']} steps, {result['minutes']} min, {result['measures']}"
 
 
@@ -254,7 +270,7 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
         key=lambda row: (
             kinds.index(row["kind"]),
             sets.index(row["data_set"]),
-            list(ROWS[row["kind"]]).index(row["name"]),
+            [*ROWS[row["kind"]], *LIBRARY_PEERS].index(row["name"]),
             row["seed"],
         ),
     )

@@ -98,12 +98,23 @@ def test_peer_stands_beside_the_headline_row() -> None:
     ]
     lost, alone = table_of(tables.peers_table(rows))
     assert lost == (
-        "| 1 | dic_hela | SEG | 0.400 (one seed) | 0.600 (one seed) | -0.200 | 0.500 (one seed) | 0.700 (one seed) "
-        "| 0; 1000; 10.5 | 0; 1000; 10.25 |"
+        "| 1 | dic_hela | basic unet | SEG | 0.400 (one seed) | 0.600 (one seed) | -0.200 | 0.500 (one seed) "
+        "| 0.700 (one seed) | 0; 1000; 10.5 | 0; 1000; 10.25 |"
     )
     assert alone.startswith(
-        "| 2 | phc_u373 | SEG | not run | 0.600 (one seed) |  | not run | 0.700 (one seed) |  | 0; "
+        "| 2 | phc_u373 | basic unet | SEG | not run | 0.600 (one seed) |  | not run | 0.700 (one seed) |  | 0; "
     )
+
+
+def test_a_library_has_no_mirrors_but_versions_of_its_own() -> None:
+    alone = row("peers", "dic_hela", "stardist", 0, 0.6, 0.7, peer_versions={"stardist": "0.9"})
+    del alone["measures"]["mirrors"]
+    text = tables.peers_table([row("headline", "dic_hela", "ours", 0, 0.4, 0.5), alone])
+    (line,) = table_of(text)
+    assert line.startswith(
+        "| 1 | dic_hela | stardist | SEG | 0.400 (one seed) | 0.600 (one seed) | -0.200 | 0.500 (one seed) |  | 0; "
+    )
+    assert text.endswith("torch 2, monai 1, stardist 0.9, commit `abc`.")
 
 
 def test_page_keeps_its_words_and_gets_new_tables(tmp_path: Path) -> None:
