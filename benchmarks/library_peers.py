@@ -91,8 +91,8 @@ def score(config: ConfigParser, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) 
     """
     measures = {}
     for group in ("key_metric", "additional_metrics"):
-        for name in config[f"validate#{group}"]:
-            metric = config.get_parsed_content(f"validate#{group}#{name}#metric_fn")
+        for name in config[group]:
+            metric = config.get_parsed_content(f"{group}#{name}#metric_fn")
             for pred, label in pairs:
                 kept = remove_small_components(pred, config["min_size"])
                 metric(y_pred=[torch.as_tensor(kept)[None]], y=[torch.as_tensor(label)[None]])

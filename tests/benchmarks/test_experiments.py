@@ -102,12 +102,12 @@ def test_evaluation_builds_the_trained_network_and_scores_it_in_both_ways() -> N
 def test_peer_is_scored_as_its_set_is() -> None:
     membranes = config_of(Row("peers", "em_isbi2012", "basic_unet", 0))
     assert membranes["network_def"]["_target_"] == "BasicUNet"
-    assert membranes["validate"]["postprocessing"]["transforms"][0]["name"] == "probability"
-    assert list(membranes["validate"]["key_metric"]) == ["VRand"]
+    assert membranes["find_instances"]["transforms"][0]["name"] == "probability"
+    assert list(membranes["key_metric"]) == ["VRand"]
     cells = config_of(Row("peers", "dic_hela", "basic_unet", 0))
     assert (
-        cells["validate"]["postprocessing"] | {"threshold": 0.5, "edge_threshold": 0.5, "min_size": "@min_size"}
-        == (cells["validate"]["postprocessing"])
+        cells["find_instances"] | {"threshold": 0.5, "edge_threshold": 0.5, "min_size": "@min_size"}
+        == (cells["find_instances"])
     )
     assert cells["min_size"] == config_of(HEADLINE)["min_size"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.data import MetaTensor
 
 import unet_monai
 from tests.bundle.conftest import REPOSITORY
@@ -35,7 +36,7 @@ ALLOWED_EXPRESSIONS = [
     r"@network_def\.(border|poolings|bytes_per_pixel|output_size\(@tile_size\))",
     r"@network\.parameters\(\)",
     r"@[\w#]+( \+ @[\w#]+)+",
-    r"@validate#key_metric \| @validate#additional_metrics",
+    r"@key_metric \| @additional_metrics",
     r"@split\['\w+'\]",
     r"@steps_per_epoch \* @batch_size",
     r"not @(resume|rois)",
@@ -157,12 +158,22 @@ def test_training_and_inference_share_network_and_preprocessing() -> None:
     assert of_image == inference["preprocessing"]["transforms"]
     for knob in ("spatial_dims", "in_channels", "threshold", "min_size", "dataset_dir", "device", "bundle_root"):
         assert train[knob] == inference[knob], knob
-    of_training, of_inference = (
-        [t for t in part["postprocessing"]["transforms"] if t["_target_"].endswith(".LogitsToInstancesd")]
-        for part in (train["validate"], inference)
-    )
-    assert len(of_training) == 1
-    assert of_training == of_inference
+    assert train["find_instances"] == inference["find_instances"]
+    assert train["validate"]["postprocessing"]["transforms"] == ["@find_instances"]
+    assert "@find_instances" in inference["postprocessing"]["transforms"]
+
+
+@pytest.mark.parametrize("overlay", sorted(path.name for path in (CONFIGS / "experiments").glob("*.json")))
+def test_experiments_lie_over_inference_too(overlay: str, tmp_path: Path) -> None:
+    config = ConfigParser()
+    config.read_config([str(CONFIGS / "inference.json"), str(CONFIGS / "experiments" / overlay)])
+    config["output_dir"] = str(tmp_path)
+    scores = MetaTensor(torch.zeros(config["network_def#out_channels"], 40, 60))
+    scores[1, 5:-5, 5:50] = 9
+    scores[0, :, 50:] = 9
+    found = config.get_parsed_content("find_instances")({"pred": scores})["pred"]
+    assert found.shape == (1, 40, 60)
+    assert found[0, 20, 20] == 1
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train.json", "train"), ("inference.json", "infer")])
