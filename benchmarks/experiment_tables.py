@@ -126,14 +126,16 @@ def difference(group: Group, other: Group, measure: str) -> str:
 
 
 def learning_curve_table(rows: Sequence[Content]) -> str:
-    """Show what each number of training images reached."""
-    header = ["row", "set", "training images", "measure", "image alone", "with mirrors", "seeds", "steps", "minutes"]
+    """Show what each number of training images reached, from scratch and from shipped weights."""
+    header = ["row", "set", "training images", "start", "measure", "image alone", "with mirrors"]
+    header += ["seeds", "steps", "minutes"]
     groups = grouped(rows, "learning_curve")
     lines = []
     for number, ((data_set, _), group) in enumerate(groups.items(), 1):
+        images, start = group[0]["images"]["training"], group[0]["overrides"].get("pretrained", "from scratch")
         for measure in TARGETS[data_set]:
             values = [spread(group, views, measure) for views in ("identity", "mirrors")]
-            lines.append([number, data_set, group[0]["images"]["training"], measure, *values, *length(group)])
+            lines.append([number, data_set, images, start, measure, *values, *length(group)])
     return _section(header, lines, groups.values())
 
 

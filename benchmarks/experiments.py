@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ FOLDERS = {
     "nuclei_dsb2018": "dsb2018_fluo",
     "phase_t98g": "usiigaci_t98g_phase",
 }
+PRETRAINED = "bundle/weights/nuclei.pt"
 # Names of the rows of each kind, and what each changes in `train.json`.
 ROWS: dict[str, dict[str, dict[str, object]]] = {
     "headline": {"ours": {}},
@@ -48,6 +50,7 @@ ROWS: dict[str, dict[str, dict[str, object]]] = {
     "learning_curve": {
         **{f"images_{count}": {"training_images": count} for count in (1, 2, 5, 10, 20)},
         "images_all": {},
+        **{f"images_{count}_pretrained": {"training_images": count, "pretrained": PRETRAINED} for count in (1, 2, 5)},
     },
     "peers": {"basic_unet": {}},
 }
@@ -59,8 +62,12 @@ SETS = {
     "learning_curve": ("dic_hela", "nuclei_dsb2018"),
     "peers": tuple(FOLDERS),
 }
-# Sets whose cells are so large that training rescales the images.
-SCALED_DOWN = ("phc_u373", "dic_hela", "phase_t98g")
+# How the names of rows end that say nothing of other sets: the images of those are not rescaled anyway, and the
+# shipped weights have seen DSB2018's.
+ONLY_FOR = {
+    "own_scale": ("phc_u373", "dic_hela", "phase_t98g"),
+    "pretrained": ("em_isbi2012", "phc_u373", "dic_hela", "phase_t98g"),
+}
 VIEWS = ("identity", "mirrors")
 # The learning rate falls in this many steps, whatever the length.
 EPOCHS = 40
@@ -94,10 +101,11 @@ class Row(NamedTuple):
 
 
 class Length(NamedTuple):
-    """How long to train: `minutes` of steps on a number of threads."""
+    """How long to train, on a number of threads: so many minutes of steps, or so many steps."""
 
-    minutes: float
+    minutes: float | None
     threads: int
+    steps: int | None = None
 
 
 class RowError(Exception):
@@ -105,9 +113,13 @@ class RowError(Exception):
 
 
 def plan(kind: str, data_sets: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -> list[Row]:
-    """List the rows of a kind, those of one seed before the next; without changes that change nothing for the set."""
+    """List the rows of a kind, those of one seed before the next; without those that are `ONLY_FOR` other sets."""
     rows = [Row(kind, data_set, name, seed) for seed in seeds for data_set in data_sets for name in names]
-    return [row for row in rows if row.name != "own_scale" or row.data_set in SCALED_DOWN]
+    return [
+        row
+        for row in rows
+        if not any(row.name.endswith(end) and row.data_set not in sets for end, sets in ONLY_FOR.items())
+    ]
 
 
 def bundle_command(row: Row, run: str, data: str, out: str, **settings: object) -> list[str]:
@@ -161,8 +173,10 @@ def call(words: Sequence[str], threads: int, python: str = sys.executable) -> No
         raise RowError(f"exit status {result.returncode}\n" + "\n".join(lines)[-3000:].strip())
 
 
-def measure_length(row: Row, data: str, length: Length) -> int:
-    """Train a few steps to learn how many make an epoch, that all epochs together take the minutes."""
+def steps_per_epoch(row: Row, data: str, length: Length) -> int:
+    """Share out the steps among the epochs; train a few of them first to learn how many the minutes hold."""
+    if length.minutes is None:
+        return ceil((length.steps or 1) / EPOCHS)
     with tempfile.TemporaryDirectory() as out:
         settings = {"epochs": 1, "steps_per_epoch": PROBE_STEPS, "val_interval": 2}
         call(bundle_command(row, "training", data, out, **settings), length.threads)
@@ -197,7 +211,7 @@ def run_row(row: Row, data: str, length: Length, out: Path) -> dict[str, object]
         RowError: if a command fails.
     """
     made_with = environment()  # before the training: the commit may change meanwhile
-    steps = measure_length(row, data, length)
+    steps = steps_per_epoch(row, data, length)
     for words in row_commands(row, steps, data, str(out)).values():
         call(words, length.threads)
     to_show = row_commands(row, steps, f"DATA/{Path(data).name}", "OUT")
@@ -230,8 +244,11 @@ def is_finished(path: Path, length: Length) -> bool:
     if not path.exists():
         return False
     made = json.loads(path.read_text())
-    if (made["minutes_asked"], made["threads"]) != length:
-        raise RowError(f"{path} has {made['minutes_asked']:g} minutes on {made['threads']} threads: move it away.")
+    asked = {"minutes_asked": length.minutes, "threads": length.threads}
+    if length.steps:
+        asked["steps"] = EPOCHS * ceil(length.steps / EPOCHS)
+    if any(made[name] != value for name, value in asked.items()):
+        raise RowError(f"{path} must have {asked}, got { ({name: made[name] for name in asked}) }: move it away.")
     return True
 
 
@@ -290,6 +307,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="(all of the kind)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="(0 1)")
     parser.add_argument("--minutes", type=float, default=10, help="of training for each row (10)")
+    parser.add_argument("--steps", type=int, help="of training for each row, instead of minutes")
     parser.add_argument("--threads", type=int, default=1, help="(1)")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "docs" / "experiments", help="folder of the rows")
     parser.add_argument("--keep", type=Path, help="folder to keep weights and reports in (they are thrown away)")
@@ -319,7 +337,8 @@ def main(words: Sequence[str] | None = None) -> None:
     folders = {name: folder.expanduser().resolve() for name, folder in folders.items()}
     options.results.mkdir(parents=True, exist_ok=True)
     keep = options.keep and options.keep.resolve()
-    kind, length = options.kind, Length(options.minutes, options.threads)
+    kind = options.kind
+    length = Length(None if options.steps else options.minutes, options.threads, options.steps)
     failed = {}
     for row in plan(kind, options.sets or SETS[kind], options.rows or list(ROWS[kind]), options.seeds):
         try:

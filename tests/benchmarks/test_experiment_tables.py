@@ -20,7 +20,7 @@ def row(kind: str, data_set: str, name: str, seed: int, alone: float, mirrored: 
     }
     content = {"kind": kind, "data_set": data_set, "name": name, "seed": seed, "measures": measures, **MADE}
     length = {"steps": 1000 + 40 * seed, "minutes": 10.5, "images": {"training": 48, "validation": 12}}
-    return {**content, **length, "commands": {"training": f"train {name} {seed}"}, **more}
+    return {**content, **length, "overrides": {}, "commands": {"training": f"train {name} {seed}"}, **more}
 
 
 def table_of(text: str) -> list[str]:
@@ -85,9 +85,15 @@ def test_ablation_compares_with_the_unchanged_row_of_the_same_set() -> None:
 
 def test_learning_curve_shows_how_many_images_trained() -> None:
     images = {"training": 5, "validation": 12}
-    rows = [row("learning_curve", "dic_hela", "images_5", 0, 0.4, 0.5, images=images)]
-    (line,) = table_of(tables.learning_curve_table(rows))
-    assert line == "| 1 | dic_hela | 5 | SEG | 0.400 (one seed) | 0.500 (one seed) | 0 | 1000 | 10.5 |"
+    start = {"training_images": 5, "pretrained": "nuclei.pt"}
+    rows = [
+        row("learning_curve", "dic_hela", "images_5", 0, 0.4, 0.5, images=images),
+        row("learning_curve", "dic_hela", "images_5_pretrained", 0, 0.6, 0.7, images=images, overrides=start),
+    ]
+    assert table_of(tables.learning_curve_table(rows)) == [
+        "| 1 | dic_hela | 5 | from scratch | SEG | 0.400 (one seed) | 0.500 (one seed) | 0 | 1000 | 10.5 |",
+        "| 2 | dic_hela | 5 | nuclei.pt | SEG | 0.600 (one seed) | 0.700 (one seed) | 0 | 1000 | 10.5 |",
+    ]
 
 
 def test_peer_stands_beside_the_headline_row() -> None:

@@ -63,6 +63,16 @@ def test_own_scale_is_left_out_where_images_keep_theirs() -> None:
     assert [row.data_set for row in rows] == ["dic_hela"]
 
 
+def test_weights_that_saw_a_set_are_no_start_for_it() -> None:
+    rows = plan("learning_curve", SETS["learning_curve"], ["images_1", "images_1_pretrained"], [0])
+    assert [(row.data_set, row.name) for row in rows] == [
+        ("dic_hela", "images_1"),
+        ("dic_hela", "images_1_pretrained"),
+        ("nuclei_dsb2018", "images_1"),
+    ]
+    assert rows[1].overrides == {"training_images": 1, "pretrained": "bundle/weights/nuclei.pt"}
+
+
 def test_each_set_has_an_overlay_and_a_target() -> None:
     overlays = {path.stem for path in (REPOSITORY / "bundle/configs/experiments").glob("*.json")}
     assert overlays == set(FOLDERS) == set(TARGETS)
@@ -119,8 +129,13 @@ def test_steps_follow_from_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -
         (out / "report" / "history.json").write_text(json.dumps({"seconds": 0.5 * experiments.PROBE_STEPS}))
 
     monkeypatch.setattr(experiments, "call", take_half_a_second_each)
-    assert experiments.measure_length(HEADLINE, "DATA", TEN_MINUTES) == 10 * 60 / 0.5 / 40
-    assert experiments.measure_length(HEADLINE, "DATA", Length(0.01, 1)) == 1
+    assert experiments.steps_per_epoch(HEADLINE, "DATA", TEN_MINUTES) == 10 * 60 / 0.5 / 40
+    assert experiments.steps_per_epoch(HEADLINE, "DATA", Length(0.01, 1)) == 1
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1200, 30), (1, 1), (41, 2)])
+def test_steps_as_asked(steps: int, expected: int) -> None:
+    assert experiments.steps_per_epoch(HEADLINE, "DATA", Length(None, 1, steps)) == expected
 
 
 def test_finished_rows_are_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,7 +152,7 @@ def test_finished_rows_of_another_length_are_not_taken_for_these(
     run = pretend(monkeypatch)
     run_main(tmp_path, "--sets", "dic_hela", "--seeds", "0", "--minutes", "5")
     for words in (["--minutes", "10"], ["--minutes", "5", "--threads", "2"]):
-        with pytest.raises(SystemExit, match="has 5 minutes on 1 threads"):
+        with pytest.raises(SystemExit, match=r"got \{.minutes_asked.: 5\.0, .threads.: 1\}: move it away"):
             run_main(tmp_path, "--sets", "dic_hela", "--seeds", "0", *words)
     assert len(run) == 1
 
@@ -233,7 +248,7 @@ def test_a_row_trains_and_is_evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(ROWS, "headline", {"tiny": tiny})
     monkeypatch.setattr(experiments, "EPOCHS", 2)
     monkeypatch.setattr(experiments, "VIEWS", ("mirrors",))
-    monkeypatch.setattr(experiments, "measure_length", lambda *_: 1)
+    monkeypatch.setattr(experiments, "steps_per_epoch", lambda *_: 1)
     words = ["--folder", f"nuclei_dsb2018={tmp_path / 'cells'}", "--keep", str(tmp_path / "kept")]
     run_main(tmp_path, "--sets", "nuclei_dsb2018", "--seeds", "4", "--minutes", "0.001", *words)
     title = "headline-nuclei_dsb2018-tiny-4"

@@ -85,7 +85,7 @@ def test_finished_rows_are_not_run_again(data_root: Path, capsys: pytest.Capture
     make_peer(data_root.parent, "raise SystemExit('run again')")
     assert run_main(data_root, python).read_bytes() == before
     assert "finished before" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"has 0\.5 minutes on 1 threads"):
+    with pytest.raises(SystemExit, match=r"got \{.minutes_asked.: 0\.5, .threads.: 1\}"):
         run_main(data_root, python, "--minutes", "9")
 
 
