@@ -20,8 +20,9 @@ from cellpose import dynamics, models, train
 from benchmarks.peer_job import Job, divide_steps, read_job, write_results
 
 BATCH_SIZE = 8
-# The library's schedule counts in epochs: a warm-up of ten, and with more than 100 a fall over the last 50. So an epoch
-# is cut or stretched until there are about this many.
+# The library's schedule counts in epochs: a warm-up of ten; with more than 100 a fall over the last 50, with more than
+# 300 over the last 100; with fewer none. So an epoch is stretched until there are about this many. A training of
+# fewer steps has an epoch for each, and may have no fall.
 EPOCHS = 200
 GREY = [0, 0]
 
@@ -57,9 +58,16 @@ class Training:
         return time.perf_counter() - start
 
     def step_seconds(self, network: torch.nn.Module) -> float:
-        """Measure a step on copies of a network, without what a run takes at its start and end."""
+        """Measure a step on copies of a network, without what a run takes at its start and end.
+
+        Raises:
+            RuntimeError: if six steps take no longer than two.
+        """
+        self.seconds(copy.deepcopy(network), 1, 1)  # what only the very first run takes
         short, long = (self.seconds(copy.deepcopy(network), 1, steps) for steps in (2, 6))
-        return max((long - short) / 4, 1e-3)
+        if long <= short:
+            raise RuntimeError(f"six steps must take longer than two, got {long:.3f} s and {short:.3f} s.")
+        return (long - short) / 4
 
 
 def main() -> None:
@@ -72,7 +80,7 @@ def main() -> None:
     training = Training(job, model.device)
     epochs, of_epoch = divide_steps(int(60 * job.minutes / training.step_seconds(model.net)), epochs=EPOCHS)
     seconds = training.seconds(model.net, epochs, of_epoch)
-    # What `train_seg` measured in the labels; images are rescaled as in the training.
+    # The mean of what `train_seg` measured in the labels, each of whose images it rescaled by its own.
     diameter = model.net.diam_labels.item()
     instances = [model.eval(image, channels=GREY, diameter=diameter)[0] for image in job.validation]
     write_results(job, instances, steps=epochs * of_epoch, seconds=seconds, packages=("cellpose", "torch", "numpy"))

@@ -88,7 +88,7 @@ def main() -> None:
         ([images[i] for i in indices], [labels[i] for i in indices])
         for indices in hold_out(len(images), share=0.15, seed=job.seed)
     )
-    model = make_model(x, y, job)
+    model = make_model(images, labels, job)  # of all: patches are cut out of the images held out, too
     model.prepare_for_training()
     limit = TimeLimit(60 * job.minutes)
     model.callbacks.append(limit)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.large_images.pairs import write_tiff
 from unet_monai.large_images import PairReader, lazy_cell_diameter, split_labelled_blocks
+from unet_monai.large_images.lazy_pairs import find_lazy_pairs
 
 
 def write_set(folder: Path, **cells: list[tuple[int, int]]) -> Path:
@@ -54,6 +55,16 @@ class TestSplit:
     def test_other_shares(self, tmp_path: Path, validation: Any) -> None:
         with pytest.raises(ValueError, match=r"validation must be a share of the blocks, at least 0 and below 1, got"):
             split_labelled_blocks(tmp_path, PairReader(), validation=validation)
+
+    @pytest.mark.parametrize("windows", [0, -3])
+    def test_no_windows(self, tmp_path: Path, windows: int) -> None:
+        with pytest.raises(ValueError, match=rf"max_windows must be at least 1, got {windows}: set validation to 0"):
+            split_labelled_blocks(tmp_path, PairReader(), max_windows=windows)
+
+    def test_a_margin_annotates_no_background(self, tmp_path: Path) -> None:
+        (pair,) = find_lazy_pairs(write_set(tmp_path, a=[(605, 25)]))
+        for margin in (0, 20):
+            assert PairReader(margin=margin).places(pair)[0].tolist() == [2]
 
     def test_what_only_files_in_memory_have(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"training_images must be None .*, got 3\."):

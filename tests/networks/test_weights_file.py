@@ -64,6 +64,11 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
     torch.save({"network": {}, "epoch": 3}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"^weights must be those of a ValidUNet, got .*last\.pt: state must"):
         load_network(tmp_path / "last.pt")
+    flat = {name: torch.ones(2) for name in ValidUNet(features=(2, 4)).state_dict()}
+    for state, reason in (({0: torch.ones(2)}, "state must"), (flat, "")):
+        torch.save(state, tmp_path / "other.pt")
+        with pytest.raises(ValueError, match=rf"^weights must be those of a ValidUNet, got .*other\.pt: {reason}"):
+            load_network(tmp_path / "other.pt")
     mixed = ValidUNet(features=(2, 4)).state_dict() | {"other.weight": torch.ones(1)}
     torch.save(mixed, tmp_path / "mixed.pt")
     with pytest.raises(ValueError, match=r"^weights must be those of a ValidUNet, got .*mixed\.pt: .*other\.weight"):

@@ -76,6 +76,7 @@ class TestJoinAtWeakBorders:
         copies = regions.copy(), border.copy()
         assert join_at_weak_borders(regions, border, 0.5).tolist() == [[2, 2, 1, 1, 1, 1]]
         assert join_at_weak_borders(regions, border, 0).tolist() == [[3, 3, 1, 1, 2, 2]]
+        assert join_at_weak_borders(np.full((1, 3), 4), np.zeros((1, 3)), 0.5).tolist() == [[1, 1, 1]]
         np.testing.assert_array_equal(regions, copies[0])
         np.testing.assert_array_equal(border, copies[1])
 

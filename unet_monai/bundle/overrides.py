@@ -19,7 +19,7 @@ RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "log
 WHOLE_NUMBERS = (
     *("training_images", "ignore_label", "border_label", "margin", "epochs", "steps_per_epoch", "val_interval"),
     *("batch_size", "sw_batch_size", "ridge_radius", "min_size", "num_workers", "seed", "spatial_dims", "in_channels"),
-    "network_def#out_channels",
+    *("network_def#out_channels", "validation_windows"),
 )
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (

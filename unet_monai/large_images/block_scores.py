@@ -7,7 +7,6 @@ from itertools import product
 
 import numpy as np
 import torch
-from monai.networks.layers import gaussian_1d
 from monai.transforms import ScaleIntensityRange
 
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
@@ -16,7 +15,7 @@ from unet_monai.large_images.lazy_image import LazyImage
 from unet_monai.large_images.rescaled_blocks import BlockResampling, rescaled_size
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.tile_shapes import mirrored_indices, tile_starts
-from unet_monai.transforms.rescale import smooth
+from unet_monai.transforms.rescale import smooth, smoothing_reach
 
 
 def image_scale(network: ValidUNet, cell_diameter: float | None = None) -> float:
@@ -97,7 +96,7 @@ class BlockScorer:
             for start, length, border, n in zip(block.start, covered, self.network.border, size, strict=True)
         ]
         needed = Block(tuple(int(p.min()) for p in positions), tuple(int(p.max()) + 1 for p in positions))
-        reach = len(gaussian_1d(torch.tensor(self.sigma), approx="sampled")) // 2 if self.sigma > 0 else 0
+        reach = smoothing_reach(self.sigma)
         smoothed = needed.widened(reach, reach, size)
         read = self.rescale.needed(smoothed)
         raw = self.image.read(read.slices).astype(np.float32)

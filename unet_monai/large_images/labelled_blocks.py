@@ -49,6 +49,8 @@ def split_labelled_blocks(
     """
     if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 <= validation < 1:
         raise ValueError(f"validation must be a share of the blocks, at least 0 and below 1, got {validation!r}.")
+    if max_windows < 1:
+        raise ValueError(f"max_windows must be at least 1, got {max_windows}: set validation to 0 for none.")
     for name, value in (("training_images", training_images), ("label_source", label_source)):
         if value is not None:
             raise ValueError(f"{name} must be None for files that are read by windows, got {value!r}.")

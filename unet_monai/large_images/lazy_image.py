@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -129,6 +130,16 @@ def open_image(path: str | Path, *, spatial_dims: int = 2, in_channels: int = 1)
     if grid is not None:
         grid = PixelGrid(grid.pixel_size[:spatial_dims], grid.offset[:spatial_dims], grid.unit)
     return LazyImage(path, array, axes, grid, spatial_dims=spatial_dims, in_channels=in_channels)
+
+
+def name_of(path: str | Path) -> str:
+    """Name an image by its file or folder, without the suffixes of its format.
+
+    Example:
+        >>> name_of("scans/exp.1.ome.tif"), name_of("a.zarr"), name_of("b.nii.gz")
+        ('exp.1', 'a', 'b')
+    """
+    return re.sub(r"(\.ome)?\.(tiff?|zarr|nii(\.gz)?)$", "", Path(path).name, flags=re.IGNORECASE)
 
 
 def _open_tiff(path: str, spatial_dims: int) -> tuple[Any, str, PixelGrid | None]:

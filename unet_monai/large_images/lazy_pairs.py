@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from math import ceil, prod
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from unet_monai.data.image_io import IGNORE_LABEL
 from unet_monai.large_images.block_grid import Block
-from unet_monai.large_images.lazy_image import LazyImage, open_image
+from unet_monai.large_images.lazy_image import LazyImage, name_of, open_image
 from unet_monai.large_images.percentiles import streamed_percentiles
 from unet_monai.large_images.segmenter import PERCENTILES
 
@@ -25,7 +24,6 @@ BLOCK_SIDE = {2: 512, 3: 64}
 """Side of the blocks that labels are looked up by, pixels, for each number of axes."""
 
 LARGEST_EXACT_ID = 2**24 - 1  # the deformation samples labels as float32, which tells integers apart up to here
-_SUFFIX = re.compile(r"(\.ome)?\.(tiff?|zarr|nii(\.gz)?)$", flags=re.IGNORECASE)
 
 Item = Mapping[str, Any]
 
@@ -67,7 +65,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"dataset_dir must hold images/ and labels/, got no {folder}.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        name = _SUFFIX.sub("", path.name)
+        name = name_of(path)
         if not path.name.startswith(".") and found.setdefault(name, path) != path:
             raise ValueError(f"{folder} must hold one file of each name, got {found[name].name} and {path.name}.")
     if not found:
@@ -245,12 +243,7 @@ class PairReader:
         Raises:
             ValueError: naming the file, for numbers that are not whole and for negative ones.
         """
-        pair = self.open(item)
-        ids = np.full(window.shape, IGNORE_LABEL, np.int64)
-        covered = common_box(window, pair.extent)
-        if min(covered.shape) > 0:
-            stored = pair.label.read(covered.within(pair.extent))[0]
-            ids[covered.within(window)] = self._whole_numbers(stored, pair.label.path)
+        pair, ids = self.open(item), self._annotated_ids(item, window)
         size, margins = pair.image.shape, (self.margin, self.margin, 0)
         inner = Block(margins[: len(size)], tuple(n - margin for n, margin in zip(size, margins, strict=False)))
         in_margin = np.ones(window.shape, bool)
@@ -258,6 +251,16 @@ class PairReader:
         ids[in_margin & (ids == 0)] = IGNORE_LABEL
         for number in item.get("held_out", []):
             ids[common_box(window, numbered_block(pair.extent, number)).within(window)] = IGNORE_LABEL
+        return ids
+
+    def _annotated_ids(self, item: Item, window: Block) -> np.ndarray:
+        """Read a window of the ids as the file has them; -1 only where it says that nobody annotated."""
+        pair = self.open(item)
+        ids = np.full(window.shape, IGNORE_LABEL, np.int64)
+        covered = common_box(window, pair.extent)
+        if min(covered.shape) > 0:
+            stored = pair.label.read(covered.within(pair.extent))[0]
+            ids[covered.within(window)] = self._whole_numbers(stored, pair.label.path)
         return ids
 
     def _whole_numbers(self, stored: np.ndarray, path: str) -> np.ndarray:
@@ -276,9 +279,10 @@ class PairReader:
         values, counts, some_ignored = set[int](), [], pair.extent.shape != pair.image.shape
         blocks = range(count_blocks(pair.extent))
         for number in tqdm(blocks, desc=f"labels of {Path(pair.label.path).name}", unit="block"):
-            ids = self.read_ids(whole_file, numbered_block(pair.extent, number))
+            block = numbered_block(pair.extent, number)
+            ids = self.read_ids(whole_file, block)
             cells, background = int((ids > 0).sum()), int((ids == 0).sum())
-            some_ignored |= cells + background < ids.size
+            some_ignored |= self.ignore_label is not None and bool((self._annotated_ids(whole_file, block) < 0).any())
             if cells:
                 values |= {int(ids[ids > 0].min()), int(ids.max())}
                 values = {min(values), max(values)}

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.networks.layers import gaussian_1d
 from monai.transforms import Randomizable, Transform
 
 from unet_monai.large_images.block_grid import Block
+from unet_monai.large_images.lazy_image import name_of
 from unet_monai.large_images.lazy_pairs import Item, PairReader, numbered_block
 from unet_monai.large_images.rescaled_blocks import BlockResampling, rescaled_size
 from unet_monai.transforms.elastic_deformation import Deformation, RandElasticDeformation, source_window
-from unet_monai.transforms.rescale import smooth
+from unet_monai.transforms.rescale import smooth, smoothing_reach
 
 # Pixels on each side of a tile's centre that no tile reaches across.
 _FAR = 2**16
@@ -183,8 +183,7 @@ class RandLazyTiled(Randomizable, Transform):
         return _resampling_by(self.reader.open(data).image.shape, self.scale)
 
     def _image(self, data: Item, resampling: BlockResampling, window: Block) -> torch.Tensor:
-        sigma = torch.tensor(self.smoothing)
-        reach = len(gaussian_1d(sigma, approx="sampled")) // 2 if self.smoothing > 0 else 0
+        reach = smoothing_reach(self.smoothing)
         smoothed = window.widened(reach, reach, resampling.new_size)
         read = resampling.needed(smoothed)
         pixels = torch.as_tensor(self.reader.read_image(data, read))
@@ -223,7 +222,7 @@ class ReadLabelledBlockd(Transform):
         """
         block = numbered_block(self.reader.open(data).extent, data["block"])
         path = Path(data["image"])
-        name = f"{path.name.split('.')[0]}_{'-'.join(map(str, block.start))}.tif"
+        name = f"{name_of(path)}_{'-'.join(map(str, block.start))}.tif"
         meta = {"filename_or_obj": str(path.with_name(name))}
         image, label = self.reader.read_image(data, block), self.reader.read_label(data, block)
         return {"image": MetaTensor(torch.as_tensor(image), meta=meta), "label": MetaTensor(label, meta=dict(meta))}

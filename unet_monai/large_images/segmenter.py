@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from unet_monai.large_images.block_instances import BlockInstances, marks_of
 from unet_monai.large_images.block_scores import BlockScorer, image_scale
 from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import Table
-from unet_monai.large_images.lazy_image import LazyImage
+from unet_monai.large_images.lazy_image import LazyImage, name_of
 from unet_monai.large_images.ome_zarr import BlockArray, made_by, open_ome_zarr
 from unet_monai.large_images.percentiles import streamed_percentiles
 from unet_monai.large_images.stages import finish_blocks, finish_json
@@ -125,7 +124,7 @@ class LargeImageSegmenter:
         side = largest_block(settings.memory_budget, bytes_per_pixel, halo, settings.chunk, dims)
         grid = block_grid(image.shape, [side] * dims)
         self.blocks = {position: block for position, block in grid.items() if self.selection.pixels(block).any()}
-        self.name = re.sub(r"(\.ome)?\.(tiff?|zarr|nii)$", "", Path(image.path).name, flags=re.IGNORECASE)
+        self.name = name_of(image.path)
         self.output_dir, self.part = Path(output_dir), Path(output_dir) / f".part-{self.name}"
         self.cells, self.tiff = f"{self.name}_cells.zarr", f"{self.name}_cells.tif"
         self.scores = f"{self.name}_scores.zarr"

@@ -39,10 +39,10 @@ UNIT_SYMBOLS = {
 def export_tiff(source: str | Path, target: str | Path) -> Path:
     """Write an OME-Zarr image as a BigTIFF: tiles of 512 px, zlib, with the size of a pixel as OME-XML.
 
-    Axes are as in the OME-Zarr, so tifffile reads (rows, columns), or (pages, rows, columns). Tiles are read while they
-    are written, `BUFFER` bytes of them at a time, whatever the image's size. The file appears under its name when it is
-    complete, and has the same bytes each time. It holds no offset, and no size of a pixel in a unit that is not in
-    `UNIT_SYMBOLS`. Of a volume, every chunk is read once for each of its pages.
+    Axes are as in the OME-Zarr, so tifffile reads (rows, columns), or (pages, rows, columns) of several pages. Tiles
+    are read while they are written, `BUFFER` bytes of them at a time, whatever the image's size. The file appears under
+    its name when it is complete, and has the same bytes each time. It holds no offset, and no size of a pixel in a unit
+    that is not in `UNIT_SYMBOLS`. Of a volume, every chunk is read once for each of its pages.
 
     Args:
         source: folder that `open_ome_zarr` made, such as ``big_cells.zarr``.

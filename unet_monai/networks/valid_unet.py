@@ -289,7 +289,11 @@ def shapes_of_weights(state: Any) -> dict[str, tuple[int, ...]]:
         {'weight': (2, 3)}
     """
     weights = state if isinstance(state, Mapping) else {}
-    return {name: tuple(weight.shape) for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    return {
+        name: tuple(weight.shape)
+        for name, weight in weights.items()
+        if isinstance(name, str) and isinstance(weight, torch.Tensor)
+    }
 
 
 def settings_of_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def load_network(weights: str | PathLike[str], device: torch.device | str = "cpu
     state = read_weights_file(weights, "weights")
     try:
         network = ValidUNet.from_state_dict(state)
-    except (ValueError, RuntimeError) as error:  # layers are missing, or too many
+    # Layers are missing, or too many, or not of the shapes that their names promise.
+    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"weights must be those of a ValidUNet, got {weights}: {reason}") from None
     return network.to(device).eval()

@@ -36,6 +36,8 @@ def join_at_weak_borders(regions: np.ndarray, border: np.ndarray, threshold: flo
         >>> join_at_weak_borders(np.array([[1, 1, 2, 2, 3, 3]]), np.array([[0, 0.2, 0.2, 0.9, 0.9, 0]]), threshold=0.5)
         array([[1, 1, 1, 1, 2, 2]], dtype=int32)
     """
+    if regions.min() == regions.max():
+        return np.ones(regions.shape, np.int32)
     joined = merge_hierarchical(
         regions,
         rag_boundary(regions, border),
@@ -90,8 +92,8 @@ def logits_to_regions(logits: np.ndarray, *, threshold: float = 0.9, join_thresh
         raise ValueError(f"logits must have two or more channels, (C, *S), got shape {tuple(logits.shape)}.")
     cell = special.softmax(logits, axis=0)[1]
     cores, count = ndimage.label(cell > threshold)
-    if count < 2:
-        return np.full(cores.shape, count, np.int32)
+    if count == 0:
+        return cores
     return join_at_weak_borders(watershed(1 - cell, cores), 1 - cell, join_threshold)
 
 

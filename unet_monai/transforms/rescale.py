@@ -81,6 +81,16 @@ def smooth(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return separable_filtering(image[None], [kernel] * (image.ndim - 1), mode="replicate")[0]
 
 
+def smoothing_reach(sigma: float) -> int:
+    """Tell how far in pixels `smooth` looks around each one.
+
+    Example:
+        >>> smoothing_reach(0), smoothing_reach(0.7)
+        (0, 3)
+    """
+    return 0 if sigma == 0 else len(gaussian_1d(torch.tensor(sigma), approx="sampled")) // 2
+
+
 class Rescale(Transform):
     """Enlarge or shrink an image by a factor along each axis, see `resample`, and smooth it a little there.
 
