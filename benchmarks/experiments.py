@@ -141,7 +141,8 @@ def bundle_command(row: Row, run: str, data: str, out: str, **settings: object) 
     places = {"dataset_dir": data, "output_dir": out, "ckpt_dir": f"{out}/models"}
     knobs = {**places, "seed": row.seed, **row.overrides, **settings}
     words = ["-W", "ignore", "-m", "monai.bundle", "run", run, "--config_file", str(configs).replace(" ", "")]
-    return words + [word for key, value in knobs.items() for word in (f"--{key}", str(value))]
+    typed = {key: "$None" if value is None else str(value) for key, value in knobs.items()}
+    return words + [word for key, value in typed.items() for word in (f"--{key}", value)]
 
 
 def row_commands(row: Row, steps_per_epoch: int, data: str, out: str) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from benchmarks import experiments
 from benchmarks.experiment_tables import SECTIONS, TARGETS, write_tables
 from benchmarks.experiments import FOLDERS, ROWS, SETS, Length, Row, RowError, plan
 from benchmarks.harness import REPOSITORY
-from unet_monai.bundle.overrides import unknown_override
+from unet_monai.bundle.overrides import command_line_settings, mistyped_value, unknown_override
 from unet_monai.data import draw_cells
 
 TEN_MINUTES = Length(10, 1)
@@ -83,6 +83,8 @@ def test_changes_are_of_real_settings(kind: str) -> None:
     for name, overrides in ROWS[kind].items():
         row = Row(kind, "dic_hela", name, 0)
         assert unknown_override(overrides, config_of(row)) is None
+        words = experiments.bundle_command(row, "training", "DATA", "OUT")
+        assert mistyped_value(command_line_settings(words)) is None
 
 
 def test_commands_hold_the_changes_and_can_be_typed() -> None:
@@ -91,9 +93,8 @@ def test_commands_hold_the_changes_and_can_be_typed() -> None:
     text = experiments.as_typed(words)
     assert shlex.split(text) == words
     assert "--config_file \"['bundle/configs/train.json','bundle/configs/experiments/dic_hela.json']\"" in text
-    assert (
-        "--dataset_dir 'my data/hela' --output_dir OUT --ckpt_dir OUT/models --seed 1 --largest_diameter None" in text
-    )
+    places = "--dataset_dir 'my data/hela' --output_dir OUT --ckpt_dir OUT/models"
+    assert f"{places} --seed 1 --largest_diameter '$None'" in text
     assert text.endswith("--epochs 40 --steps_per_epoch 7 --val_interval 41")
 
 
