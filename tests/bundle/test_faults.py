@@ -173,7 +173,7 @@ def test_a_run_with_a_bad_file_ends_with_its_line_and_code_1(folder: Path) -> No
         ({"roi_size": 500}, r"input size must be one that the poolings fit, such as 492 or 508, got 500\."),
         (
             {"network_def#features": [4, 8, 16, 32, 64]},
-            r"checkpoint must .*: add --network_def#features \[2,4,8,16,32\]",
+            r"checkpoint must .*: add --network_def#features '\[2,4,8,16,32\]'",
         ),
         ({"network_def#out_channels": 2}, "checkpoint must .*: add --network_def#out_channels 3"),
         ({"in_channels": 3}, "checkpoint must .*: add --in_channels 1"),
@@ -246,7 +246,7 @@ def test_training_copes_with_labels_of_few_and_tiny_cells(tmp_path: Path) -> Non
     [
         (
             {"network_def#features": [4, 8, 16, 32, 64]},
-            r"got the weights of another .*: add --network_def#features \[2,",
+            r"got the weights of another .*: add --network_def#features '\[2,",
         ),
         ({"network_def#out_channels": 2}, "got the weights of another one, .*: add --network_def#out_channels 3"),
         ({"network_def#norm": None}, "got the weights of another one, .*: add --network_def#norm batch"),
