@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,47 +236,53 @@ def run_row(row: Row, data: str, length: Length, out: Path) -> dict[str, object]
     }
 
 
-def is_finished(path: Path, length: Length) -> bool:
-    """Tell whether the file of a row is there.
+def finish_row(
+    row: Row, make: Callable[[Path], Mapping[str, object]], length: Length, results: Path, keep: Path | None = None
+) -> str:
+    """Make a row's file, whole or not at all, unless it is there.
 
-    Raises:
-        RowError: if it is of another length.
-    """
-    if not path.exists():
-        return False
-    made = json.loads(path.read_text())
-    asked = {"minutes_asked": length.minutes, "threads": length.threads}
-    if length.steps:
-        asked["steps"] = EPOCHS * ceil(length.steps / EPOCHS)
-    if any(made[name] != value for name, value in asked.items()):
-        raise RowError(f"{path} must have {asked}, got { ({name: made[name] for name in asked}) }: move it away.")
-    return True
-
-
-def write_row(path: Path, result: Mapping[str, object]) -> None:
-    """Write the file of a row, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(partial, path)
-
-
-def finish_row(row: Row, folders: Mapping[str, Path], length: Length, results: Path, keep: Path | None) -> str:
-    """Make a row's file, unless it is there.
+    Args:
+        row: the row.
+        make: makes what goes into the file; called with a folder to work in.
+        length: how long the row is to train.
+        results: folder of the rows' files.
+        keep: folder to work in, and to leave all that is made there; None for one that is thrown away.
 
     Returns:
         One line that says what became of the row.
 
     Raises:
-        RowError: if a command fails, or the finished row has another length.
+        RowError: if it cannot be made, or the finished row has another length.
     """
     path = results / f"{row.title}.json"
-    if is_finished(path, length):
+    if path.exists():
+        made = json.loads(path.read_text())
+        asked = {"minutes_asked": length.minutes, "threads": length.threads}
+        if length.steps:
+            asked["steps"] = EPOCHS * ceil(length.steps / EPOCHS)
+        found = {name: made[name] for name in asked}
+        if found != asked:
+            raise RowError(f"{path} must have {asked}, got {found}: move it away.")
         return "finished before"
     with tempfile.TemporaryDirectory() as work:
-        out = keep / row.title if keep else Path(work)
-        result = run_row(row, str(folders[row.data_set]), length, out)
-    write_row(path, result)
+        result = make(keep / row.title if keep else Path(work))
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(partial, path)
     return f"{result['steps']} steps, {result['minutes']} min, {result['measures']}"
+
+
+def finish_rows(rows: Iterable[Row], finish: Callable[[Row], str]) -> None:
+    """Finish one row after the other, and say what became of each; exit with 1 if one failed."""
+    failed = {}
+    for row in rows:
+        try:
+            print(f"{row.title}: {finish(row)}", flush=True)
+        except RowError as error:
+            failed[row.title] = str(error)
+            print(f"{row.title}: FAILED", flush=True)
+    if failed:
+        sys.exit("\n".join(f"\n{title} FAILED:\n{error}" for title, error in failed.items()))
 
 
 def read_rows(results: Path) -> list[dict[str, Any]]:
@@ -340,15 +346,13 @@ def main(words: Sequence[str] | None = None) -> None:
     keep = options.keep and options.keep.resolve()
     kind = options.kind
     length = Length(None if options.steps else options.minutes, options.threads, options.steps)
-    failed = {}
-    for row in plan(kind, options.sets or SETS[kind], options.rows or list(ROWS[kind]), options.seeds):
-        try:
-            print(f"{row.title}: {finish_row(row, folders, length, options.results, keep)}", flush=True)
-        except RowError as error:
-            failed[row.title] = str(error)
-            print(f"{row.title}: FAILED", flush=True)
-    if failed:
-        sys.exit("\n".join(f"\n{title} FAILED:\n{error}" for title, error in failed.items()))
+
+    def finish(row: Row) -> str:
+        data = str(folders[row.data_set])
+        return finish_row(row, lambda out: run_row(row, data, length, out), length, options.results, keep)
+
+    rows = plan(kind, options.sets or SETS[kind], options.rows or list(ROWS[kind]), options.seeds)
+    finish_rows(rows, finish)
 
 
 if __name__ == "__main__":

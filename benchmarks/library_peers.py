@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,8 @@ from benchmarks.experiments import (
     RowError,
     as_typed,
     call,
-    is_finished,
-    write_row,
+    finish_row,
+    finish_rows,
 )
 from benchmarks.harness import REPOSITORY, environment
 from benchmarks.peer_job import write_inputs
@@ -161,24 +159,6 @@ def peer_command(row: Row, length: Length, inputs: str, out: str) -> list[str]:
     return words + [word for key, value in knobs.items() for word in (f"--{key}", str(value))]
 
 
-def finish_peer(row: Row, data: Path, length: Length, python: str, results: Path) -> str:
-    """Make a peer's row, unless its file is there.
-
-    Returns:
-        One line that says what became of the row.
-
-    Raises:
-        RowError: if the peer fails, or the finished row has another length.
-    """
-    path = results / f"{row.title}.json"
-    if is_finished(path, length):
-        return "finished before"
-    with tempfile.TemporaryDirectory() as work:
-        result = run_peer(row, data, length, python, Path(work))
-    write_row(path, result)
-    return f"{result['steps']} steps, {result['minutes']} min, {result['measures']}"
-
-
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -208,16 +188,14 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parse(words)
     options.results.mkdir(parents=True, exist_ok=True)
     data_root = options.data_root.expanduser().resolve()
-    length, failed = Length(options.minutes, options.threads), {}
-    for row in (Row("peers", name, options.peer, seed) for seed in options.seeds for name in options.sets):
-        try:
-            done = finish_peer(row, data_root / FOLDERS[row.data_set], length, options.python, options.results)
-            print(f"{row.title}: {done}", flush=True)
-        except RowError as error:
-            failed[row.title] = str(error)
-            print(f"{row.title}: FAILED", flush=True)
-    if failed:
-        sys.exit("\n".join(f"\n{title} FAILED:\n{error}" for title, error in failed.items()))
+    length = Length(options.minutes, options.threads)
+
+    def finish(row: Row) -> str:
+        data = data_root / FOLDERS[row.data_set]
+        return finish_row(row, lambda out: run_peer(row, data, length, options.python, out), length, options.results)
+
+    rows = [Row("peers", name, options.peer, seed) for seed in options.seeds for name in options.sets]
+    finish_rows(rows, finish)
 
 
 if __name__ == "__main__":
