@@ -39,8 +39,13 @@ logger = logging.getLogger(__name__)
 IGNORE_LABEL = -1
 """The value of ignored pixels in every label map in memory; what a file says instead is the knob `ignore_label`."""
 
+PERCENTILES = (1.0, 99.8)
+"""Those of an image that become 0 and 1, as in the bundle's configs."""
+
+LARGEST_EXACT_ID = 2**24 - 1
+"""The deformation samples labels as float32, which tells integers apart up to here."""
+
 _LUMINANCE = (0.2125, 0.7154, 0.0721)  # of skimage.color.rgb2gray
-_LARGEST_EXACT_ID = 2**24 - 1  # the deformation samples labels as float32, which tells integers apart up to here
 _FIRST_TIME = threading.Lock()  # of the module, because a reader that holds a lock cannot be pickled
 
 
@@ -224,7 +229,7 @@ class LabelReader(_CellReader):
         if cells.size and cells.min() == cells.max() and not of_instances:
             self._log_components(picture.address, float(cells[0]))
             ids = connected_components(ids > 0, connectivity=1)
-        elif cells.size and cells.max() > _LARGEST_EXACT_ID:
+        elif cells.size and cells.max() > LARGEST_EXACT_ID:
             ids = np.searchsorted(np.unique(np.append(cells, 0)), ids)
         return np.where(ignored, IGNORE_LABEL, ids.astype(np.int32))[None]
 

@@ -14,14 +14,13 @@ import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 
 from unet_monai.data import draw_cells
+from unet_monai.data.image_io import PERCENTILES
 from unet_monai.export.graphs import export_graph, write_onnx
 from unet_monai.export.model_card import ModelCard
 from unet_monai.export.same_size import SameSizeUNet
 from unet_monai.extras import import_extra
 from unet_monai.networks import NetworkTraits, ValidUNet
 
-# Percentiles of an image that become 0 and 1, as in the bundle's preprocessing.
-PERCENTILES = (1.0, 99.8)
 # Least side of the test image, where the network allows smaller ones.
 TEST_SIDE = 128
 

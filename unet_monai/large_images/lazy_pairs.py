@@ -14,16 +14,14 @@ from monai.transforms import ScaleIntensityRange
 from skimage.measure import label as connected_components
 from tqdm import tqdm
 
-from unet_monai.data.image_io import IGNORE_LABEL
+from unet_monai.data.image_io import IGNORE_LABEL, LARGEST_EXACT_ID, PERCENTILES
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import LazyImage, name_of, open_image
 from unet_monai.large_images.percentiles import streamed_percentiles
-from unet_monai.large_images.segmenter import PERCENTILES
 
 BLOCK_SIDE = {2: 512, 3: 64}
 """Side of the blocks that labels are looked up by, pixels, for each number of axes."""
 
-LARGEST_EXACT_ID = 2**24 - 1  # the deformation samples labels as float32, which tells integers apart up to here
 
 Item = Mapping[str, Any]
 
@@ -243,7 +241,11 @@ class PairReader:
         Raises:
             ValueError: naming the file, for numbers that are not whole and for negative ones.
         """
-        pair, ids = self.open(item), self._annotated_ids(item, window)
+        return self._without_margin(item, window, self._annotated_ids(item, window))
+
+    def _without_margin(self, item: Item, window: Block, ids: np.ndarray) -> np.ndarray:
+        """Write -1 over the background of a window in the margin, and over all in blocks that are held out."""
+        pair = self.open(item)
         size, margins = pair.image.shape, (self.margin, self.margin, 0)
         inner = Block(margins[: len(size)], tuple(n - margin for n, margin in zip(size, margins, strict=False)))
         in_margin = np.ones(window.shape, bool)
@@ -280,9 +282,10 @@ class PairReader:
         blocks = range(count_blocks(pair.extent))
         for number in tqdm(blocks, desc=f"labels of {Path(pair.label.path).name}", unit="block"):
             block = numbered_block(pair.extent, number)
-            ids = self.read_ids(whole_file, block)
+            ids = self._annotated_ids(whole_file, block)
+            some_ignored |= bool((ids < 0).any())
+            ids = self._without_margin(whole_file, block, ids)
             cells, background = int((ids > 0).sum()), int((ids == 0).sum())
-            some_ignored |= self.ignore_label is not None and bool((self._annotated_ids(whole_file, block) < 0).any())
             if cells:
                 values |= {int(ids[ids > 0].min()), int(ids.max())}
                 values = {min(values), max(values)}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from unet_monai.data.image_io import CellImageReader
+from unet_monai.data.image_io import PERCENTILES, CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of
 from unet_monai.large_images.block_scores import BlockScorer, image_scale
@@ -33,9 +33,6 @@ from unet_monai.networks import ValidUNet
 from unet_monai.transforms import LogitsToInstances
 
 logger = logging.getLogger(__name__)
-
-PERCENTILES = (1.0, 99.8)
-"""Those of the image that become 0 and 1, as in the bundle's configs."""
 
 BYTES_PER_PIXEL = 160
 """Most that the arrays of a block take per channel and pixel of its window, the image's pixels or those that it is

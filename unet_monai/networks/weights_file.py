@@ -92,7 +92,7 @@ def check_weights_fit(state: Any, network: nn.Module, *, name: str, path: str | 
         wanted, given = options_of_weights(ours), options_of_weights(theirs)
     except KeyError as missing:
         raise ValueError(f"{name} must hold the weights of a ValidUNet, got none for {missing} in {path}.") from None
-    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in given.items() if value != wanted[name])
+    options = " ".join(f"--{key} {shlex.quote(value)}" for key, value in given.items() if value != wanted[key])
     if options:
         raise ValueError(f"{name} must fit the network, got the weights of another one, {path}: add {options}")
     layer = min(layer for layer in ours | theirs if ours.get(layer) != theirs.get(layer))
