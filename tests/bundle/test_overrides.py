@@ -83,6 +83,7 @@ class TestMistypedValue:
                 "--network_def::features must be a whole number or a list of them, got 'big'.",
             ),
             ("--threshold abc", "--threshold must be a number, got 'abc'."),
+            ("--join_threshold abc", "--join_threshold must be a number, got 'abc'."),
             ("--learning_rate 0,1", "--learning_rate must be a number, got (0, 1)."),
             ("--largest_diameter null", "--largest_diameter must be '$None', in quotes, for none, got 'null'."),
             ("--min_size None", "--min_size must be '$None', in quotes, for none, got None."),
@@ -95,9 +96,10 @@ class TestMistypedValue:
 
     def test_every_number_and_switch_of_the_configs_is_checked(self) -> None:
         known = {*WHOLE_NUMBERS, *WHOLE_NUMBERS_PER_AXIS, *NUMBERS, *SWITCHES, "validation"}
-        for name in ("train.json", "inference.json"):
-            config = json.loads((REPOSITORY / "bundle" / "configs" / name).read_text())
-            assert {key for key, value in config.items() if isinstance(value, int | float)} <= known
+        for path in (REPOSITORY / "bundle" / "configs").rglob("*.json"):
+            config = json.loads(path.read_text())
+            numbers = {key for key, value in config.items() if isinstance(value, int | float)}
+            assert path.name == "metadata.json" or numbers <= known, path.name
 
 
 class TestUnknownOverride:

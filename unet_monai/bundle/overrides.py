@@ -19,12 +19,13 @@ RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "log
 WHOLE_NUMBERS = (
     *("training_images", "ignore_label", "border_label", "margin", "epochs", "steps_per_epoch", "val_interval"),
     *("batch_size", "sw_batch_size", "ridge_radius", "min_size", "num_workers", "seed", "spatial_dims", "in_channels"),
-    *("network_def#out_channels", "validation_windows"),
+    *("network_def#out_channels", "validation_windows", "reach", "chunk", "memory_budget"),
 )
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
-    *("threshold", "edge_threshold", "neck_depth", "scale", "cell_diameter", "network_def#dropout", "claim_seconds"),
+    *("threshold", "edge_threshold", "join_threshold", "neck_depth", "scale", "cell_diameter", "claim_seconds"),
+    "network_def#dropout",
 )
 SWITCHES = ("resume", "rois", "save_scores", "save_tiff")
 
