@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unet_monai.data import CellImageReader, LabelReader, find_images, find_pairs, write_instances
+from unet_monai.data import CellImageReader, LabelReader, find_images, find_pairs, load_split, write_instances
 from unet_monai.data.image_formats import count_pages, picture_size
-from unet_monai.data.image_io import writing
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
 RGB_16 = np.stack([NOISE * np.uint16(200)] * 3, axis=-1)
@@ -170,32 +169,32 @@ def test_labels_of_few_and_tiny_cells(tmp_path: Path) -> None:
     assert read(tmp_path / "pixels.tif", LabelReader())[0].T.tolist() == rows.tolist()
 
 
-def write_half(path: Path, error: BaseException) -> None:
-    with writing(path) as part:
-        part.write_text("half")
-        raise error
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii.gz"])
+def test_a_file_in_the_folders_place(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(OSError, match=rf"^.*out/{name} must be writable, got NotADirectoryError: "):
+        write_instances(tmp_path / "out" / name, np.ones((3, 4), int))
 
 
-class TestWriting:
-    def test_an_error_leaves_what_was_there(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.txt"
-        path.write_text("of an earlier run")
-        with pytest.raises(OSError, match=r"^.*a\.txt must be writable, got OSError: \[Errno 28\] No space"):
-            write_half(path, OSError(errno.ENOSPC, "No space left on device"))
-        with pytest.raises(KeyboardInterrupt):
-            write_half(path, KeyboardInterrupt())
-        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
-        assert path.read_text() == "of an earlier run"
+@pytest.fixture
+def forbidden(tmp_path: Path) -> Iterator[Path]:
+    """A data set with a folder that one may not look into; root, who may, is nobody meanwhile."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", NOISE)
+    user, images = os.geteuid(), tmp_path / "images"
+    images.chmod(0)
+    if user == 0:
+        os.seteuid(65534)
+    yield tmp_path
+    os.seteuid(user)
+    images.chmod(0o700)
 
-    def test_a_file_in_several_parts(self, tmp_path: Path) -> None:
-        for last in (False, True):
-            with writing(tmp_path / "a.txt", last=last) as part, part.open("a") as file:
-                file.write("x")
-            assert (tmp_path / "a.txt").exists() == last
-        assert (tmp_path / "a.txt").read_text() == "xx"
 
-    @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii.gz"])
-    def test_a_file_in_the_folders_place(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / "out").touch()
-        with pytest.raises(OSError, match=rf"^.*out/{name} must be writable, got NotADirectoryError: "):
-            write_instances(tmp_path / "out" / name, np.ones((3, 4), int))
+@pytest.mark.parametrize(
+    "ask",
+    [lambda root: find_images(root / "images"), find_pairs, load_split, lambda root: read(root / "images" / "a.tif")],
+)
+def test_folders_without_the_right_to_read_them(forbidden: Path, ask: Callable[[Path], Any]) -> None:
+    with pytest.raises(PermissionError, match=rf"^\[Errno 13\] Permission denied: '{re.escape(str(forbidden))}.*'$"):
+        ask(forbidden)

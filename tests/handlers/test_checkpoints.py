@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ class TestSaveAtomically:
         save_atomically({"a": torch.tensor(1)}, path)
         before = path.read_bytes()
 
-        def killed(state: object, target: Path) -> None:
-            Path(target).write_bytes(b"half a fi")
+        def killed(state: object, file: BinaryIO) -> None:
+            file.write(b"half a fi")
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:

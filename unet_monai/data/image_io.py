@@ -6,10 +6,8 @@ A picture of H rows and W columns is an array (X = W, Y = H) here, a volume is (
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from unet_monai.data.image_formats import (
     split_suffix,
 )
 from unet_monai.data.label_formats import ROI_SUFFIX, SEG_SUFFIX, file_of, lists_instances, read_label_picture
+from unet_monai.data.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -257,40 +256,6 @@ class LabelReader(_CellReader):
                 value,
                 2 * self.spatial_dims,
             )
-
-
-@contextmanager
-def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
-    """Give the temporary name beside a file, `.part-<name>`, under which a block writes it.
-
-    After the block it gets its own name, so that nothing partial ever stands there; after an error nothing stays.
-
-    Args:
-        path: the file.
-        last: whether the block writes the last part of it; a file in several parts keeps the temporary name till then.
-
-    Raises:
-        OSError: naming the file, in place of one that need not, such as that of a full disk.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with writing(Path(folder, "a.txt")) as part:
-        ...         _ = part.write_text("whole")
-        ...     [file.name for file in Path(folder).iterdir()]
-        ['a.txt']
-    """
-    part = path.with_name(f".part-{path.name}")
-    try:
-        yield part
-        if last:
-            os.replace(part, path)
-    except BaseException as error:
-        with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            raise OSError(f"{path} must be writable, got {type(error).__name__}: {error}") from None
-        raise
 
 
 def write_instances(

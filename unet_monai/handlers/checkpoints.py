@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from unet_monai.data.writing import writing
 from unet_monai.networks.weights_file import check_weights_fit, read_weights_file
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,20 @@ STATE_KEYS = ("network", "averaged_network", "optimizer", "epoch", "best_metric"
 
 
 def save_atomically(state: Any, path: str | Path) -> None:
-    """Save ``state`` under a temporary name, then rename it: ``path`` is always the old or the new file, whole."""
+    """Save ``state`` under a temporary name, then rename it: ``path`` is always the old or the new file, whole.
+
+    Raises:
+        OSError: naming the file, if it can't be written: where the disk is full, for instance.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    torch.save(state, partial)
-    os.replace(partial, target)
+    with writing(target) as part, open(part, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's own words do not tell that the disk is full
+                raise error.__context__ from None
+            raise
 
 
 class CheckpointHandler:

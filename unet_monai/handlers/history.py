@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from unet_monai.data.writing import writing
 from unet_monai.pictures.curves import EpochResult
 from unet_monai.pictures.report import ImageResult
 
@@ -30,9 +30,8 @@ class History:
     def save(self, path: Path) -> None:
         """Write the history as JSON; a kill leaves the old file or the new one, whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(partial, path)
+        with writing(path) as part:
+            part.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path, last_epoch: int) -> History:

@@ -18,7 +18,7 @@ from unet_monai.bundle.configs import find_configs
 from unet_monai.data import find_pairs, grow_split
 from unet_monai.data.growing_split import VALIDATION
 from unet_monai.data.image_formats import split_page
-from unet_monai.data.image_io import writing
+from unet_monai.data.writing import writing
 from unet_monai.napari_plugin.planes import load_plane_network
 from unet_monai.networks.valid_unet import shapes_of_weights
 from unet_monai.networks.weights_file import options_of_weights

@@ -14,7 +14,8 @@ from skimage.segmentation import relabel_sequential
 
 from unet_monai.data import CellImageReader, write_instances
 from unet_monai.data.image_formats import SUPPORTED_SUFFIXES, Picture, split_suffix
-from unet_monai.data.image_io import output_name, writing
+from unet_monai.data.image_io import output_name
+from unet_monai.data.writing import writing
 from unet_monai.napari_plugin.planes import picture_of
 
 REPLACED = "replaced_labels"

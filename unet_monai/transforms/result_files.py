@@ -16,9 +16,10 @@ from torch.nn.functional import interpolate
 
 from unet_monai.data.cell_table import cell_table
 from unet_monai.data.image_formats import read_picture, split_suffix
-from unet_monai.data.image_io import output_name, writing
+from unet_monai.data.image_io import output_name
 from unet_monai.data.imagej_rois import rois_from_instances
 from unet_monai.data.layouts import OVERLAY_ENDING, ROIS_ENDING, TABLE_ENDING
+from unet_monai.data.writing import writing
 from unet_monai.pictures import draw_overlay
 from unet_monai.transforms.image_files import Result, SaveResultd
 

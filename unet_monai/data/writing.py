@@ -1,0 +1,42 @@
+"""Write files so that nothing partial ever stands under its final name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
+    """Give the temporary name beside a file, `.part-<name>`, under which a block writes it.
+
+    After the block it gets its own name, so that nothing partial ever stands there; after an error nothing stays.
+
+    Args:
+        path: the file.
+        last: whether the block writes the last part of it; a file in several parts keeps the temporary name till then.
+
+    Raises:
+        OSError: naming the file, in place of one that need not, such as that of a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with writing(Path(folder, "a.txt")) as part:
+        ...         _ = part.write_text("whole")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
+        if last:
+            os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise OSError(f"{path} must be writable, got {type(error).__name__}: {error}") from None
+        raise
