@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from tests.bundle.test_faults import CELL, cause_of, infer, pairs, train
+from tests.bundle.test_faults import CELL, CELLS, CONFIGS, cause_of, infer, pairs, train
 from tests.bundle.test_faults import folder as folder  # a fixture
 from unet_monai.handlers.checkpoints import save_atomically
 from unet_monai.large_images import export_tiff
@@ -82,3 +83,27 @@ def test_a_large_tiff_does_not_appear_in_part(tmp_path: Path, small_disk: Callab
         export_tiff(tmp_path / "a.zarr", disk / "a.tif")
     assert not list(disk.iterdir())
     assert tifffile.imread(export_tiff(tmp_path / "a.zarr", tmp_path / "a.tif")).shape == (600, 700)
+
+
+def test_a_large_image_goes_on_where_it_was(folder: Path, small_disk: Callable[[int], Path]) -> None:
+    tifffile.imwrite(folder / "big.tif", np.tile(CELLS, (4, 4)), tile=(64, 64))
+
+    def run(output_dir: Path) -> None:
+        settings = {"bundle_root": str(folder), "input": str(folder / "big.tif"), "output_dir": str(output_dir)}
+        settings |= {"chunk": 64, "memory_budget": 20_000_000, "save_scores": True, "device": "cpu"}
+        workflow = ConfigWorkflow(str(CONFIGS / "inference_large.json"), logging_file=False, **settings)
+        workflow.initialize()
+        workflow.run()
+
+    disk = small_disk(20 * PAGE)
+    line = cause_of(lambda: run(disk / "out"))
+    assert line == f"[Errno 28] No space left on device: '{disk}/out/.part-big'"
+    assert not list((disk / "out").glob("big*"))
+    subprocess.run(["mount", "-o", f"remount,size={1000 * PAGE}", str(disk)], check=True)
+    for output in (disk / "out", folder / "undisturbed"):
+        run(output)
+    written = sorted(path.relative_to(folder / "undisturbed") for path in (folder / "undisturbed").rglob("*"))
+    assert sorted(path.relative_to(disk / "out") for path in (disk / "out").rglob("*")) == written
+    for path in written:
+        if (disk / "out" / path).is_file():
+            assert (disk / "out" / path).read_bytes() == (folder / "undisturbed" / path).read_bytes(), path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -145,6 +146,7 @@ class LargeImageSegmenter:
 
         Raises:
             FileExistsError: if the result is there already, of another run.
+            OSError: naming the folder, if its disk is full; what is finished stays there for the next run.
             ValueError: if the run that is to be continued, or joined, has other settings.
         """
         cells = self.output_dir / self.cells
@@ -159,6 +161,10 @@ class LargeImageSegmenter:
                 if not self._is_finished():
                     raise
                 logger.info("%s was finished by another process", cells)
+            except OSError as error:
+                if error.errno == errno.ENOSPC and error.filename is None:  # of a write, which names no file
+                    raise OSError(error.errno, error.strerror, str(self.part)) from None
+                raise
         else:
             logger.info("%s was finished before, by a run of these settings", cells)
         self._remove_intermediate()
