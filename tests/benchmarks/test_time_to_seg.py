@@ -4,7 +4,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from benchmarks.time_to_seg import PEER, Stopwatch, train
+from benchmarks.time_to_seg import PEER, SET, Stopwatch, train
 from unet_monai.data import demo_dataset
 
 
@@ -49,11 +49,11 @@ def test_the_limit_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 11 < stopwatch.seconds < 17
 
 
-@pytest.mark.parametrize("overrides", [{}, PEER])
+@pytest.mark.parametrize("overrides", [SET, {**SET, **PEER}])
 def test_both_sides_train_and_are_validated(overrides: dict, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.time_to_seg.STEPS_PER_EPOCH", 1)
-    monkeypatch.setattr("benchmarks.time_to_seg.VALIDATION", "*19")
+    monkeypatch.setattr("benchmarks.time_to_seg.VAL_INTERVAL", 1)
     torch.manual_seed(0)
-    stopwatch = train(demo_dataset(str(tmp_path / "demo")), {**overrides, "val_interval": 1}, 2.0, epochs=1, limit=60)
+    stopwatch = train(demo_dataset(str(tmp_path / "demo")), {**overrides, "validation": "*19"}, 2.0, epochs=1, limit=60)
     assert len(stopwatch.curve) == 1
     assert 0 <= stopwatch.curve[0][1] <= 1
