@@ -78,6 +78,7 @@ def train(dataset_dir: str, overrides: dict[str, Any], target: float, epochs: in
         stopwatch = Stopwatch(target, limit)
         stopwatch.attach(trainer, config.get_parsed_content("validate#evaluator"))
         trainer.run()
+        config.get_parsed_content("summary_writer").close()  # it writes from a thread of its own
     return stopwatch
 
 
