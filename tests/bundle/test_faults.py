@@ -168,6 +168,30 @@ def test_a_run_with_a_bad_file_ends_with_its_line_and_code_1(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["--input", "missing.png"], r"FileNotFoundError: path must be an existing image or folder of images, got .*"),
+        (["--roi_sise", "500"], r"ValueError: unknown setting '--roi_sise': did you mean '--roi_size'\?"),
+        (["--network_def#out_channels", "2"], "ValueError: checkpoint must .*: add --network_def#out_channels 3"),
+    ],
+)
+def test_a_mistake_is_one_line(folder: Path, settings: list[str], line: str) -> None:
+    args = ["--config_file", CONFIGS / "inference.json", "--bundle_root", folder, "--input", folder / "in"]
+    args += ["--output_dir", folder / "out", "--network_def#features", str(FEATURES).replace(" ", ""), *settings]
+    result = run_bundle(folder, "run", *args)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert re.fullmatch(line, result.stderr.strip().splitlines()[-1])
+
+
+def test_what_nobody_expected_keeps_its_traceback(folder: Path) -> None:
+    args = ["--config_file", CONFIGS / "inference.json", "--bundle_root", folder, "--device", "no device"]
+    result = run_bundle(folder, "run", *args, "--input", folder / "in", "--output_dir", folder / "out")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"roi_size": 500}, r"input size must be one that the poolings fit, such as 492 or 508, got 500\."),

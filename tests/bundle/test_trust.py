@@ -180,3 +180,7 @@ def test_the_document_names_every_check() -> None:
     text = (REPOSITORY / "docs" / "trust.md").read_text(encoding="utf-8")
     for word in ("config is code", "weights_only", "SHA256SUMS", "--checkpoint", "--pretrained", "--resume"):
         assert word in text
+    for place in ("README.md", "bundle/docs/README.md"):
+        text = (REPOSITORY / place).read_text(encoding="utf-8")
+        assert "config is code" in text
+        assert "`weights_only`" in text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,10 @@ class TestSelection:
         selection = Selection((5,), mask=np.array([True, False]))
         assert selection.pixels(Block((0,), (5,))).tolist() == [True, True, False, False, False]
 
-    @pytest.mark.parametrize("roi", [[(0, 3)], [(0, 3), (2, 2)], [(0, 5), (0, 1)], [(-1, 2), (0, 1)]])
-    def test_a_region_outside_is_refused(self, roi: list[tuple[int, int]]) -> None:
+    @pytest.mark.parametrize(
+        "roi", [[(0, 3)], [(0, 3), (2, 2)], [(0, 5), (0, 1)], [(-1, 2), (0, 1)], [(0, 1.5), (0, 1)], [0, 3], "abc", 5]
+    )
+    def test_a_region_outside_is_refused(self, roi: Any) -> None:
         with pytest.raises(ValueError, match=r"roi must be start < stop for each axis of \(4, 6\), got"):
             Selection((4, 6), roi=roi)
 

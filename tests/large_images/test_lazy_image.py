@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -108,6 +110,25 @@ class TestZarr:
         zarr.create_array(tmp_path / "named.zarr", data=image.T, chunks=(16, 16), dimension_names=["x", "y"])
         for name in ("plain", "named"):
             np.testing.assert_array_equal(open_image(tmp_path / f"{name}.zarr").read(WINDOW)[0], image.T[WINDOW])
+
+    @pytest.mark.parametrize(
+        ("damage", "cause"),
+        [
+            (lambda path: (path / "c" / "0" / "0").write_bytes(b"no chunk"), "RuntimeError: .*"),
+            (lambda path: (path / "zarr.json").write_text("{"), "JSONDecodeError: .*"),
+            (lambda path: (path / "zarr.json").unlink(), "GroupNotFoundError: .*"),
+        ],
+    )
+    def test_damage_names_the_folder(self, tmp_path: Path, damage: Callable[[Path], Any], cause: str) -> None:
+        zarr.create_array(tmp_path / "a.zarr", data=pixels(50, 70), chunks=(16, 16))
+        damage(tmp_path / "a.zarr")
+        with pytest.raises(ValueError, match=rf"^\S+/a\.zarr must be a readable image file, got {cause}$"):
+            open_image(tmp_path / "a.zarr").read((slice(0, 70), slice(0, 50)))
+
+    def test_an_array_without_pixels(self, tmp_path: Path) -> None:
+        zarr.create_array(tmp_path / "a.zarr", shape=(0, 70), dtype="uint8", chunks=(16, 16))
+        with pytest.raises(ValueError, match=r"^\S+/a\.zarr must hold at least one pixel, got shape \(0, 70\)\.$"):
+            open_image(tmp_path / "a.zarr")
 
     def test_a_group_without_an_image(self, tmp_path: Path) -> None:
         zarr.open_group(tmp_path / "a.zarr", mode="w")

@@ -20,6 +20,7 @@ from scipy import ndimage, special
 from tests.bundle.conftest import REPOSITORY
 from tests.drawings import random_discs
 from tests.large_images.images import make_network
+from unet_monai.bundle.errors import first_cause
 from unet_monai.bundle.overrides import mistyped_value
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.large_images import BlockSettings, LargeImageSegmenter, LazyImage, open_image
@@ -202,9 +203,17 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"image must have the network's 3 axes, got shape \(80, 70\)"):
             self.make(tmp_path, network=make_network(spatial_dims=3))
 
-    def test_an_empty_chunk(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="chunk must be at least 1 px, got 0"):
-            self.make(tmp_path, chunk=0)
+    @pytest.mark.parametrize("classes", [1, 5])
+    def test_another_number_of_classes(self, tmp_path: Path, classes: int) -> None:
+        with pytest.raises(ValueError, match=rf"network must have 2 or 3 classes, got {classes}\."):
+            self.make(tmp_path, network=make_network(out_channels=classes))
+
+    def test_an_empty_mask(self, tmp_path: Path) -> None:
+        Image.new("L", (8, 7)).save(tmp_path / "empty.png")
+        with pytest.raises(
+            ValueError, match=r"mask and roi must leave a pixel to segment, got none: .*empty\.png, None"
+        ):
+            self.make(tmp_path, mask=str(tmp_path / "empty.png"))
 
     def test_a_diameter_that_no_cell_has(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="cell_diameter must be positive, got -3"):
@@ -275,11 +284,19 @@ def test_switches_are_not_taken_for_on_when_they_say_false() -> None:
         ("reach", 0, "reach must be at least 1 px, got 0"),
         ("claim_seconds", -1, "claim_seconds must be positive, got -1"),
         ("cell_diameter", -1, "cell_diameter must be positive, got -1"),
+        ("roi_size", 500, "input size must be one that the poolings fit, such as 492 or 508, got 500."),
+        ("roi", "abc", "roi must be start < stop for each axis of (50, 40), got abc."),
+        ("roi", 5, "roi must be start < stop for each axis of (50, 40), got 5."),
+        ("in_channels", 3, "in_channels must be the network's 1, got 3."),
+        ("spatial_dims", 3, "must be one image of 3 spatial axes"),
+        ("chunk", 0, "chunk must be at least 1 px, got 0."),
+        ("input", "missing.tif", "image file must exist, got missing.tif."),
+        ("checkpoint", "missing.pt", "missing.pt"),
         ("cell_diameter", 30, None),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_first_block(
-    tmp_path: Path, name: str, value: float, message: str | None
+    tmp_path: Path, name: str, value: Any, message: str | None
 ) -> None:
     parser = ConfigParser(ConfigParser.load_config_files([str(CONFIG)]))
     image = write_image(tmp_path, 40, 50)
@@ -289,5 +306,5 @@ def test_what_cannot_be_done_is_said_before_the_first_block(
     else:
         with pytest.raises(RuntimeError) as error:
             parser.get_parsed_content("segmenter")
-        assert message in str(error.value.__cause__)
+        assert message in str(first_cause(error.value))
     assert not (tmp_path / "out").exists()

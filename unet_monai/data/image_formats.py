@@ -88,11 +88,13 @@ class RefusedFileError(ValueError):
 def naming(path: str) -> Iterator[None]:
     """Let the errors of the libraries that decode a file, which wrong bytes lead to any of, say which file it was.
 
+    A Zarr store's file is its folder.
+
     Raises:
         RefusedFileError: naming the file, in place of any other error in the block.
         FileNotFoundError: if there is no such file.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         link = " (a link that leads nowhere)" if Path(path).is_symlink() else ""
         raise FileNotFoundError(f"image file must exist, got {path}{link}.")
     try:

@@ -109,11 +109,13 @@ class Selection:
         mask: np.ndarray | None = None,
     ) -> None:
         whole = [(0, size) for size in image_size]
-        self.roi = whole if roi is None else [(start, stop) for start, stop in roi]
-        if len(self.roi) != len(whole) or any(
-            not 0 <= a < b <= n for (a, b), n in zip(self.roi, image_size, strict=True)
+        given = np.array(whole if roi is None else roi, dtype=object)
+        if given.shape != (len(whole), 2) or any(
+            not (isinstance(a, int | np.integer) and isinstance(b, int | np.integer) and 0 <= a < b <= n)
+            for (a, b), n in zip(given.tolist(), image_size, strict=True)
         ):
             raise ValueError(f"roi must be start < stop for each axis of {tuple(image_size)}, got {roi}.")
+        self.roi = [(start, stop) for start, stop in given.tolist()]
         if mask is not None and mask.ndim != len(whole):
             raise ValueError(f"mask must have {len(whole)} axes, got shape {mask.shape}.")
         self.image_size = tuple(image_size)

@@ -23,6 +23,13 @@ def image_scale(network: ValidUNet, cell_diameter: float | None = None) -> float
     return RescalingInferer(OverlapTileInferer(), cell_diameter).scale_for(network)
 
 
+def tile_inferer(network: ValidUNet, roi_size: int | None = None) -> OverlapTileInferer:
+    """Make the inferer that chooses the network's tiles; `roi_size` is the side of its inputs, None for its choice."""
+    return OverlapTileInferer(
+        roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
+    )
+
+
 class BlockScorer:
     """Score blocks of an image exactly as :class:`RescalingInferer` and :class:`OverlapTileInferer` score all of it.
 
@@ -53,9 +60,7 @@ class BlockScorer:
         self.image = image
         self.network = network
         self.normalise = [ScaleIntensityRange(low, high, b_min=0, b_max=1) for low, high in intensity_range]
-        self.inferer = OverlapTileInferer(
-            roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
-        )
+        self.inferer = tile_inferer(network, roi_size)
         scale = image_scale(network, cell_diameter)
         rescaled = [rescaled_size(size, scale) for size in image.shape]
         self.rescale, self.restore = BlockResampling(image.shape, rescaled), BlockResampling(rescaled, image.shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -13,7 +12,14 @@ import nibabel
 import numpy as np
 import tifffile
 
-from unet_monai.data.image_formats import NIFTI_SUFFIXES, TIFF_SUFFIXES, Picture, channel_first, naming
+from unet_monai.data.image_formats import (
+    NIFTI_SUFFIXES,
+    TIFF_SUFFIXES,
+    Picture,
+    RefusedFileError,
+    channel_first,
+    naming,
+)
 from unet_monai.data.image_io import CellImageReader
 from unet_monai.extras import import_extra
 
@@ -45,9 +51,10 @@ class LazyImage:
         shape: (X, Y[, Z]).
         dtype: type of the stored values.
         grid: as given.
+        in_channels: as given.
 
     Raises:
-        ValueError: if the axes are not those of one image.
+        ValueError: if the axes are not those of one image, or it holds no pixel.
     """
 
     def __init__(
@@ -60,7 +67,9 @@ class LazyImage:
             raise ValueError(
                 f"{path} must be one image of {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}."
             )
-        self.path, self.grid = path, grid
+        if 0 in array.shape:
+            raise ValueError(f"{path} must hold at least one pixel, got shape {array.shape}.")
+        self.path, self.grid, self.in_channels = path, grid, in_channels
         self.shape = tuple(sizes[axis] for axis in wanted)
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
         self._array, self._axes = array, axes
@@ -80,7 +89,7 @@ class LazyImage:
         """
         along = dict(zip("XYZ"[: len(self.shape)], window, strict=True))
         index = tuple(along.get(axis, slice(None) if axis == "S" else 0) for axis in self._axes)
-        with naming(self.path) if Path(self.path).is_file() else nullcontext():
+        with naming(self.path):
             pixels = np.asarray(self._array[index])
         axes = "".join(axis for axis in self._axes if axis in along or axis == "S")
         pixels = channel_first(pixels, axes, len(self.shape), self.path)
@@ -118,7 +127,8 @@ def open_image(path: str | Path, *, spatial_dims: int = 2, in_channels: int = 1)
     path = str(path)
     name = path.lower()
     if Path(path).is_dir():
-        array, axes, grid = _open_zarr(path)
+        with naming(path):
+            array, axes, grid = _open_zarr(path)
     elif name.endswith(TIFF_SUFFIXES):
         array, axes, grid = _open_tiff(path, spatial_dims)
     elif name.endswith(NIFTI_SUFFIXES):
@@ -187,7 +197,7 @@ def _open_zarr(path: str) -> tuple[Any, str, PixelGrid | None]:
     attributes = dict(store.attrs)
     scales: Any = attributes.get("ome", attributes).get("multiscales")
     if not scales:
-        raise ValueError(f"{path} must be a Zarr array or an OME-Zarr image, got a group without multiscales.")
+        raise RefusedFileError(f"{path} must be a Zarr array or an OME-Zarr image, got a group without multiscales.")
     axes = [axis["name"].upper() for axis in scales[0]["axes"]]
     first = scales[0]["datasets"][0]
     grid = _ome_zarr_grid(axes, scales[0]["axes"], [first, scales[0]])

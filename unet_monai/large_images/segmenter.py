@@ -22,7 +22,7 @@ from scipy import special
 from unet_monai.data.image_io import PERCENTILES, CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of
-from unet_monai.large_images.block_scores import BlockScorer, image_scale
+from unet_monai.large_images.block_scores import BlockScorer, image_scale, tile_inferer
 from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import Table
 from unet_monai.large_images.lazy_image import LazyImage, name_of
@@ -109,11 +109,8 @@ class LargeImageSegmenter:
         self.claim_seconds = claim_seconds
         self.image, self.network, self.find_instances = image, network, find_instances
         self.settings = settings = settings or BlockSettings()
+        _check_fit(image, network, settings)
         dims = len(image.shape)
-        if dims != len(network.border):
-            raise ValueError(f"image must have the network's {len(network.border)} axes, got shape {image.shape}.")
-        if settings.chunk < 1:
-            raise ValueError(f"chunk must be at least 1 px, got {settings.chunk}.")
         mask = None if settings.mask is None else _read_mask(settings.mask, dims)
         self.selection = Selection(image.shape, settings.roi, mask)
         scale = image_scale(network, settings.cell_diameter)
@@ -122,6 +119,8 @@ class LargeImageSegmenter:
         side = largest_block(settings.memory_budget, bytes_per_pixel, halo, settings.chunk, dims)
         grid = block_grid(image.shape, [side] * dims)
         self.blocks = {position: block for position, block in grid.items() if self.selection.pixels(block).any()}
+        if not self.blocks:
+            raise ValueError(f"mask and roi must leave a pixel to segment, got none: {settings.mask}, {settings.roi}.")
         self.name = name_of(image.path)
         self.output_dir, self.part = Path(output_dir), Path(output_dir) / f".part-{self.name}"
         self.cells, self.tiff = f"{self.name}_cells.zarr", f"{self.name}_cells.tif"
@@ -274,6 +273,19 @@ class LargeImageSegmenter:
             "roi": [[int(a), int(b)] for a, b in self.selection.roi],
             "outputs": self.outputs,
         }
+
+
+def _check_fit(image: LazyImage, network: ValidUNet, settings: BlockSettings) -> None:
+    """Raise ValueError for what else would fail in the midst of a run."""
+    if len(image.shape) != len(network.border):
+        raise ValueError(f"image must have the network's {len(network.border)} axes, got shape {image.shape}.")
+    if image.in_channels != network.in_channels:
+        raise ValueError(f"in_channels must be the network's {network.in_channels}, got {image.in_channels}.")
+    if network.output_conv.out_channels not in (2, 3):
+        raise ValueError(f"network must have 2 or 3 classes, got {network.output_conv.out_channels}.")
+    if settings.chunk < 1:
+        raise ValueError(f"chunk must be at least 1 px, got {settings.chunk}.")
+    tile_inferer(network, settings.roi_size).tile_output_size(image.shape)
 
 
 def _read_mask(path: str, spatial_dims: int) -> np.ndarray:
