@@ -21,6 +21,7 @@ WHOLE_NUMBERS = (
     *("batch_size", "sw_batch_size", "ridge_radius", "min_size", "num_workers", "seed", "spatial_dims", "in_channels"),
     *("network_def#out_channels", "validation_windows", "reach", "chunk", "memory_budget"),
 )
+AT_LEAST_ONE = ("epochs", "steps_per_epoch", "val_interval", "batch_size", "sw_batch_size", "training_images")
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
@@ -83,7 +84,7 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
 
 
 def mistyped_value(settings: Mapping[str, str]) -> str | None:
-    """Find the first setting whose value is of another type than it must be.
+    """Find the first setting whose value is of another type than it must be, or below 1 where it counts something.
 
     Values are read as the command's own parser, Python Fire, reads them. Expressions (``$...``) and references
     (``@...``, ``%...``) may be anything.
@@ -107,6 +108,8 @@ def mistyped_value(settings: Mapping[str, str]) -> str | None:
                 return f"--{name} must be '$None', in quotes, for none, got {value!r}."
         elif key in WHOLE_NUMBERS and not _is_number(value, int):
             return f"--{name} must be a whole number, got {value!r}."
+        elif key in AT_LEAST_ONE and value < 1:
+            return f"--{name} must be at least 1, got {value!r}."
         elif key in WHOLE_NUMBERS_PER_AXIS:
             if not all(_is_number(n, int) for n in (value if isinstance(value, list | tuple) and value else [value])):
                 return f"--{name} must be a whole number or a list of them, got {value!r}."
