@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.experiment_tables import write_tables
 from benchmarks.harness import REPOSITORY, environment
+from unet_monai.data.writing import writing
 
 CONFIGS = "bundle/configs"
 FOLDERS = {
@@ -266,9 +267,8 @@ def finish_row(
         return "finished before"
     with tempfile.TemporaryDirectory() as work:
         result = make(keep / row.title if keep else Path(work))
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(partial, path)
+    with writing(path) as part:
+        part.write_text(json.dumps(result, indent=2) + "\n")
     return f"{result['steps']} steps, {result['minutes']} min, {result['measures']}"
 
 
@@ -287,7 +287,7 @@ def finish_rows(rows: Iterable[Row], finish: Callable[[Row], str]) -> None:
 
 def read_rows(results: Path) -> list[dict[str, Any]]:
     """Read the files of the finished rows, in the order of the kinds, sets, names and seeds."""
-    rows = [json.loads(path.read_text()) for path in results.glob("*.json")]
+    rows = [json.loads(path.read_text()) for path in results.glob("[!.]*.json")]
     kinds, sets = list(ROWS), list(FOLDERS)
     return sorted(
         rows,

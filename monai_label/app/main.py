@@ -36,6 +36,7 @@ from polygons import cell_polygons, region_slices  # noqa: E402 (of the app's fo
 from uncertain_borders import border_uncertainty  # noqa: E402
 
 from unet_monai.data.growing_split import TRAINING, VALIDATION, grow_split  # noqa: E402 (of the bundle's package)
+from unet_monai.data.writing import writing  # noqa: E402
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes  # noqa: E402
 
 POLYGON_CLASS, POLYGON_COLOUR = "cell", (255, 0, 0)  # QuPath replaces the cells of a class that /info/ lists
@@ -191,9 +192,8 @@ class CellTrainTask(BundleTrainTask):
         by_name = {Path(item["image"]).name: item for item in datalist}
         uses = grow_split(by_name, earlier, validation=float(request.get("val_split", 0.2)))
         memory.parent.mkdir(exist_ok=True)
-        partial = memory.with_suffix(".partial")
-        partial.write_text(json.dumps(uses, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, memory)
+        with writing(memory) as part:
+            part.write_text(json.dumps(uses, indent=2) + "\n", encoding="utf-8")
         training = [item for name, item in by_name.items() if uses[name] == TRAINING]
         return training, [item for name, item in by_name.items() if uses[name] == VALIDATION]
 
