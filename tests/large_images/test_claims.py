@@ -37,6 +37,22 @@ def test_of_many_one_gets_it(tmp_path: Path) -> None:
             assert sum(claim is not None for claim in claims) == 1
 
 
+def test_one_that_a_full_disk_left_empty_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that names nobody counts as alive for as long as another machine's: a restart would wait for it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            take(tmp_path)
+    assert (tmp_path / "a.claim-0").read_text() == "", "test invalid"
+    claim = take(tmp_path)
+    assert claim is not None
+    assert claim.file.name == "a.claim-1"
+
+
 def test_of_many_one_takes_it_over(tmp_path: Path) -> None:
     held_by(tmp_path, age=61)
     with ThreadPoolExecutor(16) as pool:

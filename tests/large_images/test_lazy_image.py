@@ -116,7 +116,6 @@ class TestZarr:
         [
             (lambda path: (path / "c" / "0" / "0").write_bytes(b"no chunk"), "RuntimeError: .*"),
             (lambda path: (path / "zarr.json").write_text("{"), "JSONDecodeError: .*"),
-            (lambda path: (path / "zarr.json").unlink(), "GroupNotFoundError: .*"),
         ],
     )
     def test_damage_names_the_folder(self, tmp_path: Path, damage: Callable[[Path], Any], cause: str) -> None:
@@ -124,6 +123,11 @@ class TestZarr:
         damage(tmp_path / "a.zarr")
         with pytest.raises(ValueError, match=rf"^\S+/a\.zarr must be a readable image file, got {cause}$"):
             open_image(tmp_path / "a.zarr").read((slice(0, 70), slice(0, 50)))
+
+    def test_a_folder_of_other_files(self, tmp_path: Path) -> None:
+        (tmp_path / "a.zarr").mkdir()
+        with pytest.raises(ValueError, match=r"a\.zarr must be a Zarr array or an OME-Zarr image, got a folder"):
+            open_image(tmp_path / "a.zarr")
 
     def test_an_array_without_pixels(self, tmp_path: Path) -> None:
         zarr.create_array(tmp_path / "a.zarr", shape=(0, 70), dtype="uint8", chunks=(16, 16))

@@ -120,7 +120,7 @@ def _read_pillow(path: str, palette: str) -> tuple[np.ndarray, str]:
     return array, "YXS"[: array.ndim]
 
 
-def _check_last_page(tif: tifffile.TiffFile, path: str) -> None:
+def check_last_page(tif: tifffile.TiffFile, path: str) -> None:
     """Refuse a cut file: tifffile takes the pages that it still finds for all of them."""
     file, layout = tif.filehandle, tif.tiff
     file.seek(tif.pages[-1].offset)
@@ -135,7 +135,7 @@ def _check_last_page(tif: tifffile.TiffFile, path: str) -> None:
 
 def _series(tif: tifffile.TiffFile, path: str) -> tuple[tifffile.TiffPageSeries, str, list[int]]:
     """Return the only series of a TIFF file, the axes of one page and the lengths of the axes along which pages lie."""
-    _check_last_page(tif, path)
+    check_last_page(tif, path)
     if len(tif.series) != 1:
         raise RefusedFileError(f"{path} must hold pages of one shape and type, got {len(tif.series)} different ones.")
     series = tif.series[0]

@@ -75,7 +75,7 @@ def largest_block(memory_budget: int, bytes_per_pixel: int, halo: int, chunk: in
         >>> largest_block(2 * 10**9, bytes_per_pixel=200, halo=64, chunk=512, spatial_dims=2)
         2560
     """
-    side = int((memory_budget / bytes_per_pixel) ** (1 / spatial_dims)) - 2 * halo
+    side = int((max(memory_budget, 0) / bytes_per_pixel) ** (1 / spatial_dims)) - 2 * halo
     if side < chunk:
         needed = bytes_per_pixel * (chunk + 2 * halo) ** spatial_dims
         raise ValueError(

@@ -23,8 +23,8 @@ def image_scale(network: ValidUNet, cell_diameter: float | None = None) -> float
     return RescalingInferer(OverlapTileInferer(), cell_diameter).scale_for(network)
 
 
-def tile_inferer(network: ValidUNet, roi_size: int | None = None) -> OverlapTileInferer:
-    """Make the inferer that chooses the network's tiles; `roi_size` is the side of its inputs, None for its choice."""
+def tile_inferer(network: ValidUNet, roi_size: int | Sequence[int] | None = None) -> OverlapTileInferer:
+    """Make the inferer that chooses the network's tiles; `roi_size`, if it is given, is their side or sides."""
     return OverlapTileInferer(
         roi_size, border=network.border, poolings=network.poolings, bytes_per_pixel=network.bytes_per_pixel
     )
@@ -42,7 +42,7 @@ class BlockScorer:
         network: a trained network, in evaluation mode, on the device that is to compute.
         intensity_range: (low, high) for each channel: the values that become 0 and 1.
         cell_diameter: typical diameter in pixels of the cells in the image; None for that of the training images.
-        roi_size: side of the network's input tiles; None chooses one that fits the block.
+        roi_size: side of the network's input tiles, one or one per axis; None chooses one that fits the block.
 
     Raises:
         ValueError: for a diameter that is not positive, or a network that does not know that of its cells.
@@ -55,7 +55,7 @@ class BlockScorer:
         intensity_range: Sequence[tuple[float, float]],
         *,
         cell_diameter: float | None = None,
-        roi_size: int | None = None,
+        roi_size: int | Sequence[int] | None = None,
     ) -> None:
         self.image = image
         self.network = network

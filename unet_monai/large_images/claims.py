@@ -93,8 +93,12 @@ def take_claim(record: Path, seconds: float = CLAIM_SECONDS) -> Claim | None:
                 return None
             number += 1
             continue
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump({"machine": _machine(), "process": os.getpid()}, stream)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump({"machine": _machine(), "process": os.getpid()}, stream)
+        except OSError:  # a full disk: the claim names nobody, and would count as alive
+            os.utime(file, (0, 0))
+            raise
         return Claim(file, seconds)
 
 

@@ -18,6 +18,7 @@ from unet_monai.data.image_formats import (
     Picture,
     RefusedFileError,
     channel_first,
+    check_last_page,
     naming,
 )
 from unet_monai.data.image_io import CellImageReader
@@ -54,21 +55,25 @@ class LazyImage:
         in_channels: as given.
 
     Raises:
-        ValueError: if the axes are not those of one image, or it holds no pixel.
+        ValueError: if the axes are not those of one grey or RGB image, or it holds no pixel, or no real numbers.
     """
 
     def __init__(
         self, path: str, array: Any, axes: str, grid: PixelGrid | None, *, spatial_dims: int = 2, in_channels: int = 1
     ) -> None:
         wanted = "XYZ"[:spatial_dims]
-        sizes = dict(zip(axes, array.shape, strict=True))
+        sizes = dict(zip(axes, array.shape, strict=False))
         extra = [axis for axis, size in sizes.items() if axis not in wanted + "S" and size > 1]
-        if extra or not set(wanted) <= set(sizes):
+        if len(axes) != len(array.shape) or extra or not set(wanted) <= set(sizes):
             raise ValueError(
                 f"{path} must be one image of {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}."
             )
         if 0 in array.shape:
             raise ValueError(f"{path} must hold at least one pixel, got shape {array.shape}.")
+        if sizes.get("S", 1) > 4:
+            raise ValueError(f"{path} must be grey or RGB, got axes {axes} of shape {array.shape}.")
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"{path} must hold real numbers, got {array.dtype} of shape {array.shape}.")
         self.path, self.grid, self.in_channels = path, grid, in_channels
         self.shape = tuple(sizes[axis] for axis in wanted)
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
@@ -155,6 +160,7 @@ def name_of(path: str | Path) -> str:
 def _open_tiff(path: str, spatial_dims: int) -> tuple[Any, str, PixelGrid | None]:
     with naming(path):
         tif = tifffile.TiffFile(path)
+        check_last_page(tif, path)
         series = tif.series[0]
         array = zarr.open_array(series.aszarr(level=0), mode="r")
     axes = series.axes if "S" in series.axes else series.axes.replace("C", "S")
@@ -190,6 +196,8 @@ def _open_nifti(path: str) -> tuple[Any, str, PixelGrid]:
 
 
 def _open_zarr(path: str) -> tuple[Any, str, PixelGrid | None]:
+    if not any(Path(path, name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
+        raise RefusedFileError(f"{path} must be a Zarr array or an OME-Zarr image, got a folder of other files.")
     store = zarr.open(path, mode="r")
     if isinstance(store, zarr.Array):
         names = getattr(store.metadata, "dimension_names", None)

@@ -51,7 +51,7 @@ class BlockSettings:
         reach: most steps that a cell grows from its core, pixels; more than the widest rim between core and outline.
         chunk: side of the chunks of all arrays that are written, pixels.
         memory_budget: bytes that may be used besides the network, its maps and the tables of the cells.
-        roi_size: side of the network's input tiles; None chooses one that fits a block.
+        roi_size: side of the network's input tiles, one or one per axis; None chooses one that fits a block.
         cell_diameter: typical diameter in pixels of the cells, see `RescalingInferer`; None for that of the training
             images.
     """
@@ -61,7 +61,7 @@ class BlockSettings:
     reach: int = 64
     chunk: int = 512
     memory_budget: int = 2 * 10**9
-    roi_size: int | None = None
+    roi_size: int | Sequence[int] | None = None
     cell_diameter: float | None = None
 
 
@@ -264,7 +264,7 @@ class LargeImageSegmenter:
             digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
         knobs = {name: getattr(self.find_instances, name) for name in ("threshold", "edge_threshold", "min_size")}
         image = Path(self.image.path).resolve()
-        return {
+        shared = {
             "image": [str(image), list(self.image.shape), str(self.image.dtype), image.stat().st_mtime_ns],
             "weights": digest.hexdigest(),
             **knobs,
@@ -273,6 +273,7 @@ class LargeImageSegmenter:
             "roi": [[int(a), int(b)] for a, b in self.selection.roi],
             "outputs": self.outputs,
         }
+        return dict(json.loads(json.dumps(shared)))  # as it is read again, where tuples are lists
 
 
 def _check_fit(image: LazyImage, network: ValidUNet, settings: BlockSettings) -> None:
@@ -285,7 +286,10 @@ def _check_fit(image: LazyImage, network: ValidUNet, settings: BlockSettings) ->
         raise ValueError(f"network must have 2 or 3 classes, got {network.output_conv.out_channels}.")
     if settings.chunk < 1:
         raise ValueError(f"chunk must be at least 1 px, got {settings.chunk}.")
-    tile_inferer(network, settings.roi_size).tile_output_size(image.shape)
+    roi_size, axes = settings.roi_size, len(image.shape)
+    if isinstance(roi_size, Sequence) and len(roi_size) != axes:
+        raise ValueError(f"roi_size must be one side, or one for each of {axes} axes, got {roi_size}.")
+    tile_inferer(network, roi_size).tile_output_size(image.shape)
 
 
 def _read_mask(path: str, spatial_dims: int) -> np.ndarray:

@@ -53,6 +53,7 @@ def export_tiff(source: str | Path, target: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: if there is no such image, or no folder for the file.
+        OSError: naming the file, if it cannot be written, such as on a full disk; nothing of it stays.
 
     Example:
         >>> import tempfile
@@ -83,6 +84,10 @@ def export_tiff(source: str | Path, target: str | Path) -> Path:
             metadata={"axes": "ZYX"[-array.ndim :], "UUID": identity, **_pixel_size(grid)},
         )
         os.replace(draft, target)
+    except FileNotFoundError:  # of the folder; `LargeImageSegmenter` tells by it that others were faster
+        raise
+    except OSError as error:
+        raise OSError(f"{target} must be writable, got {type(error).__name__}: {error}") from None
     finally:
         draft.unlink(missing_ok=True)
     return target
