@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fire.parser
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -26,10 +28,11 @@ FEATURES = [2, 4, 8, 16, 32]
 CELLS = draw_cells(0, (48, 56))[0]
 
 
-def run(folder: Path, config: str, **settings: Any) -> None:
-    """Run a config in this process, with a network that takes no time."""
+def run(folder: Path, *configs: str, **settings: Any) -> None:
+    """Run configs in this process, with a network that takes no time."""
     tiny = {"bundle_root": str(folder), "network_def#features": FEATURES, "device": "cpu"}
-    workflow = ConfigWorkflow(str(CONFIGS / config), logging_file=False, **{**tiny, **settings})
+    files = [str(CONFIGS / config) for config in configs]
+    workflow = ConfigWorkflow(files, logging_file=False, **{**tiny, **settings})
     workflow.initialize()
     workflow.run()
 
@@ -81,7 +84,27 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: tifffile.imwrite(path, np.full((5, 6), 1e300)),
         r"\S+/huge\.tif must hold numbers of at .*",
     ),
+    "inf.tif": (
+        lambda path: tifffile.imwrite(path, np.full((5, 6), np.inf, np.float32)),
+        r"\S+/inf\.tif must hold finite numbers, got NaN or infinity in shape \(5, 6\)\.",
+    ),
     "zero.tif": (lambda path: tifffile.imwrite(path, np.zeros((0, 6), "u1")), r"\S+/zero\.tif must hold .*\(0, 6\)\."),
+    "four.nii": (
+        lambda path: nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 2, 3), np.uint8), np.eye(4)), path),
+        r"\S+/four\.nii must have 2 spatial axes, got axes XYZT of shape \(5, 6, 2, 3\)\.",
+    ),
+    "line.nii": (
+        lambda path: nibabel.save(nibabel.Nifti1Image(np.zeros(6, np.uint8), np.eye(4)), path),
+        r"\S+/line\.nii must have 2 spatial axes, got axes X of shape \(6,\)\.",
+    ),
+    "twin.png": (
+        lambda path: Image.fromarray(CELLS).save(path),
+        r"\S+/twin\.png must not share the name of a result with another image, got twin\.tif beside it\.",
+    ),
+    "twin.tif": (
+        lambda path: tifffile.imwrite(path, CELLS),
+        r"\S+/twin\.tif must not share the name of a result with another image, got twin\.png beside it\.",
+    ),
     "axes.nii": (
         lambda path: path.write_bytes((path.parent / "a.png").read_bytes()),
         r"\S+/axes\.nii must be a readable image file, got ImageFileError: .*",
@@ -239,6 +262,26 @@ CELL = np.pad(np.full((9, 9), 3, np.uint16), 15)
         (
             lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", -CELL.astype(int)),
             "{i}.tif must hold ids of at le",
+        ),
+        (
+            lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", CELL * np.nan),
+            "labels/{i}.tif must hold finite numbers, got NaN",
+        ),
+        (
+            lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", CELL * 1e300),
+            "labels/{i}.tif must hold numbers of at most",
+        ),
+        (
+            lambda root, i: tifffile.imwrite(root / f"labels/{i}.tif", CELL[:0]),
+            r"labels/{i}.tif must hold .* got .*shape \(0, 39\)",
+        ),
+        (
+            lambda root, i: os.truncate(root / f"labels/{i}.tif", 900),
+            "labels/{i}.tif must be a readable image file, got ",
+        ),
+        (
+            lambda root, i: os.truncate(root / f"labels/{i}.tif", 0),
+            "labels/{i}.tif must be a readable image file, got ",
         ),
         (lambda root, i: (root / f"labels/{i}.tif").unlink(), "every image must have a label .* got none for {i}.tif"),
         (lambda root, i: (root / f"images/{i}.tif").unlink(), "every label must have an image .* got none for {i}.tif"),

@@ -13,10 +13,21 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+from monai.transforms import Compose
 from PIL import Image
 
-from unet_monai.data import CellImageReader, LabelReader, find_images, find_pairs, load_split, write_instances
+from unet_monai.data import (
+    CellImageReader,
+    LabelReader,
+    ReadableDataset,
+    find_images,
+    find_pairs,
+    load_split,
+    write_instances,
+)
+from unet_monai.data.fault_tolerant_dataset import FailedFilesError, first_cause
 from unet_monai.data.image_formats import count_pages, picture_size
+from unet_monai.transforms import LoadCellImaged
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
 RGB_16 = np.stack([NOISE * np.uint16(200)] * 3, axis=-1)
@@ -139,13 +150,64 @@ def test_links_that_lead_nowhere_are_listed_and_named(tmp_path: Path, target: st
         find_pairs(tmp_path / "labels")
 
 
-def test_a_bad_image_stops_the_list_of_a_training_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", ["images", "labels"])
+def test_a_bad_file_is_one_pair_whose_reading_says_what_is_wrong(tmp_path: Path, bad: str) -> None:
+    """Of a stack as well: its partner's first page can be read, and does not say something else."""
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder / "a.tif")
-    (tmp_path / "images" / "a.tif").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"images/a\.tif must be a readable image file"):
-        find_pairs(tmp_path)
+        write(tmp_path / folder / "stack.tif")
+    assert len(find_pairs(tmp_path)) == 3, "test invalid"
+    (tmp_path / bad / "stack.tif").write_bytes(b"")
+    (pair,) = find_pairs(tmp_path)
+    both = LoadCellImaged(("image", "label"), CellImageReader())
+    with pytest.raises(RuntimeError) as error:
+        Compose([both])(pair)
+    assert str(first_cause(error.value)).startswith(f"{tmp_path}/{bad}/stack.tif must be a readable image file, got ")
+
+
+@pytest.mark.parametrize(
+    "names", [("a.jpg", "a.png"), ("a.png", "a.tif"), ("a.nii.gz", "a.png"), ("a.png", "a_overlay.jpg")]
+)
+def test_images_of_the_same_results_are_listed_as_errors(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Of a.png and a.tif the label images differ in their names, the tables do not."""
+    for name in (*names, "b.png", "a_b.png"):
+        (tmp_path / name).touch()
+    errors = {item["image"]: item["error"] for item in find_images(tmp_path) if "error" in item}
+    assert errors == {
+        f"{tmp_path}/{one}": f"{tmp_path}/{one} must not share the name of a result with another image, "
+        f"got {other} beside it."
+        for one, other in (names, names[::-1])
+    }
+
+
+def test_of_three_images_of_the_same_results_none_is_done(tmp_path: Path) -> None:
+    for name in ("a.bmp", "a.png", "a.TIF"):
+        (tmp_path / name).touch()
+    lines = [item["error"] for item in find_images(tmp_path)]
+    assert [line.partition(", got ")[2] for line in lines] == [
+        "a.bmp, a.png beside it.",
+        "a.TIF, a.png beside it.",
+        "a.TIF, a.bmp beside it.",
+    ]
+
+
+def test_readable_items_are_kept_and_the_others_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "stack.tif")
+    write(tmp_path / "b.png")
+    write(tmp_path / "c.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    transform = Compose([LoadCellImaged("image", CellImageReader())])
+    items = ReadableDataset(find_images(tmp_path), transform, progress=False)
+    assert [Path(item["image"].meta["filename_or_obj"]).name for item in items.data] == [
+        "c.png",
+        "stack.tif#0",
+        "stack.tif#1",
+        "stack.tif#2",
+    ]
+    assert list(items.failed) == [f"{tmp_path}/b.png"]
+    assert [record.message for record in caplog.records] == [f"skipped: {line}" for line in items.failed.values()]
+    with pytest.raises(FailedFilesError, match=r"^no image could be read with its label:\n.*/b\.png must be [^\n]+$"):
+        ReadableDataset([{"image": f"{tmp_path}/b.png"}], transform, progress=False)
 
 
 @pytest.mark.parametrize("name", ["zelle ä 1.png", "细胞 #2.tif", "a  b%20.nii.gz", "-x$y.png", "stack ü.tif"])

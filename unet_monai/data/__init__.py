@@ -9,6 +9,7 @@ from unet_monai.data.datalist import split_pairs as split_pairs
 from unet_monai.data.demo import demo_dataset as demo_dataset
 from unet_monai.data.demo import draw_cells as draw_cells
 from unet_monai.data.fault_tolerant_dataset import FaultTolerantDataset as FaultTolerantDataset
+from unet_monai.data.fault_tolerant_dataset import ReadableDataset as ReadableDataset
 from unet_monai.data.growing_split import grow_split as grow_split
 from unet_monai.data.image_io import IGNORE_LABEL as IGNORE_LABEL
 from unet_monai.data.image_io import CellImageReader as CellImageReader

@@ -17,8 +17,16 @@ from unet_monai.data.image_formats import (
     split_page,
     split_suffix,
 )
+from unet_monai.data.image_io import output_name
 from unet_monai.data.label_formats import ROI_SUFFIX, roi_set_address
-from unet_monai.data.layouts import LABEL_SOURCES, image_files, labelled_files
+from unet_monai.data.layouts import (
+    LABEL_SOURCES,
+    OVERLAY_ENDING,
+    ROIS_ENDING,
+    TABLE_ENDING,
+    image_files,
+    labelled_files,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +38,8 @@ def find_pairs(
 
     The layouts are listed in `unet_monai.data.layouts`: two folders `images/` + `labels/` or `masks/`, one folder as
     Cellpose and ImageJ leave it, and the official ones of the Cell Tracking Challenge, the ISBI 2012 challenge, BBBC038
-    (Data Science Bowl 2018) and Usiigaci. In 2-D every page of a multi-page TIFF is an item of its own.
+    (Data Science Bowl 2018) and Usiigaci. In 2-D every page of a multi-page TIFF is an item of its own. Where a file of
+    a pair cannot be read they are listed as one item: reading it says what is wrong.
 
     Args:
         dataset_dir: the folder.
@@ -169,7 +178,9 @@ def load_split(
 def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, str]]:
     """List the images to segment: one file, or the files of a folder in natural order, without its sub-folders.
 
-    A file that cannot be read is listed, as one image: reading it says what is wrong, and the others are not lost.
+    A file that cannot be read is listed, as one image: reading it says what is wrong, and the others are not lost. So
+    are the files whose results would overwrite each other, `a.png` and `a.tif` for instance: each such item says so as
+    its "error" (see `FaultTolerantDataset`).
 
     Args:
         path: file or folder. Of a folder, hidden files and those of other kinds are left out, and so are masks and
@@ -177,11 +188,12 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
         spatial_dims: 2 or 3. In 2-D every page of a multi-page TIFF is an item of its own.
 
     Returns:
-        `{"image": address}` with absolute addresses, see `image_formats.split_page`.
+        `{"image": address}` with absolute addresses, see `image_formats.split_page`; `{"image": path, "error": line}`
+        for a file that must not be segmented.
 
     Raises:
         FileNotFoundError: for a missing path or a folder without images.
-        ValueError: for a file of another kind, and for two files of one stem, whose results would overwrite each other.
+        ValueError: for a file of another kind.
 
     Example:
         >>> import tempfile
@@ -197,12 +209,28 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
     if path.is_file():
         split_suffix(path.name)
     files = image_files(path) if path.is_dir() else [path]
-    stems: dict[str, Path] = {}
-    for file in files:
-        other = stems.setdefault(split_suffix(file.name)[0], file)
-        if other != file:
-            raise ValueError(f"images must have different stems, got {other.name} and {file.name} in {path}.")
-    return [{"image": address} for file in files for address in _addresses_to_read(file, spatial_dims)]
+    items: list[dict[str, str]] = []
+    for file, rivals in zip(files, _of_the_same_results(files), strict=True):
+        if rivals:
+            names = ", ".join(sorted(rival.name for rival in rivals))
+            line = f"{file} must not share the name of a result with another image, got {names} beside it."
+            items.append({"image": str(file), "error": line})
+        else:
+            items += [{"image": address} for address in _addresses_to_read(file, spatial_dims)]
+    return items
+
+
+def _of_the_same_results(files: Sequence[Path]) -> list[set[Path]]:
+    """Return for each image the others for which inference would write a file of the same name."""
+    endings = (TABLE_ENDING, OVERLAY_ENDING, ROIS_ENDING)
+    results = [{output_name(file.name), *(split_suffix(file.name)[0] + ending for ending in endings)} for file in files]
+    images: dict[str, set[Path]] = {}
+    for file, names in zip(files, results, strict=True):
+        for name in names:
+            images.setdefault(name, set()).add(file)
+    return [
+        {other for name in names for other in images[name]} - {file} for file, names in zip(files, results, strict=True)
+    ]
 
 
 def _addresses(file: Path, spatial_dims: int) -> list[str]:
@@ -218,12 +246,16 @@ def _addresses_to_read(file: Path, spatial_dims: int) -> list[str]:
 
 
 def _pages(image: Path, label: Path, spatial_dims: int) -> list[dict[str, str]]:
-    images = _addresses(image, spatial_dims)
-    if label.name.lower().endswith(ROI_SUFFIX):
-        size = picture_size(str(image))
-        labels = [roi_set_address(label, size, split_page(address)[1]) for address in images]
-    else:
-        labels = _addresses(label, spatial_dims)
+    images = [str(image)]
+    try:
+        images = _addresses(image, spatial_dims)
+        if label.name.lower().endswith(ROI_SUFFIX):
+            size = picture_size(str(image))
+            labels = [roi_set_address(label, size, split_page(address)[1]) for address in images]
+        else:
+            labels = _addresses(label, spatial_dims)
+    except (RefusedFileError, FileNotFoundError):
+        return [{"image": images[0], "label": str(label)}]
     if len(images) != len(labels):
         raise ValueError(f"label {label} must have as many pages as its image ({len(images)}), got {len(labels)}.")
     return [{"image": one, "label": other} for one, other in zip(images, labels, strict=True)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from monai.data import Dataset
+from tqdm import trange
 
 from unet_monai.data.image_formats import split_page
+
+logger = logging.getLogger(__name__)
 
 
 class FailedFilesError(RuntimeError):
@@ -41,7 +46,7 @@ class FaultTolerantDataset(Dataset):
     data. ``FailedFiles`` skips such items and lists them at the end.
 
     Args:
-        data: items ``{"image": address}``.
+        data: items ``{"image": address}``; those with an "error" already are returned as they are.
         transform: the transforms that read and prepare an image.
 
     Example:
@@ -52,8 +57,52 @@ class FaultTolerantDataset(Dataset):
     """
 
     def _transform(self, index: int) -> Any:
+        item = self.data[index]
+        if "error" in item:
+            return item
         try:
             return super()._transform(index)
         except Exception as error:
-            address = self.data[index]["image"]
-            return {"image": address, "error": error_line(address, error)}
+            return {"image": item["image"], "error": error_line(item["image"], error)}
+
+
+class ReadableDataset(Dataset):
+    """The items of a dataset that can be read, read once and kept in memory; what fails is logged and left out.
+
+    Give it to ``FailedFiles``, which lists at the end what was left out.
+
+    Args:
+        data: items ``{"image": address, ...}``.
+        transform: the transforms that read and prepare an item; none of them random.
+        progress: whether to show a progress bar while reading.
+
+    Attributes:
+        failed: what was wrong, in one line, by the path of the image's file.
+
+    Raises:
+        FailedFilesError: if no item can be read, listing them, one a line.
+
+    Example:
+        >>> def read(item):
+        ...     return {**item, "pixels": 1 / item["label"]}
+        >>> items = ReadableDataset([{"image": "a.png", "label": 0}, {"image": "b.png", "label": 2}], read, False)
+        >>> [item["image"] for item in items.data], items.failed
+        (['b.png'], {'a.png': 'a.png: ZeroDivisionError: division by zero'})
+    """
+
+    def __init__(
+        self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any], progress: bool = True
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        items = FaultTolerantDataset(data, transform)
+        read = []
+        for index in trange(len(items), desc="Loading dataset", disable=not progress):
+            item = items[index]
+            if "error" not in item:
+                read.append(item)
+            else:
+                logger.error("skipped: %s", item["error"])
+                self.failed.setdefault(split_page(item["image"])[0], item["error"])
+        if self.failed and not read:
+            raise FailedFilesError("\n".join(["no image could be read with its label:", *self.failed.values()]))
+        super().__init__(read)

@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.engines import SupervisedEvaluator
 
-from unet_monai.data.fault_tolerant_dataset import FailedFilesError, error_line
+from unet_monai.data.fault_tolerant_dataset import FailedFilesError, ReadableDataset, error_line
 from unet_monai.data.image_formats import split_page
 from unet_monai.handlers.ranks import gather
 
@@ -23,12 +23,15 @@ class FailedFiles:
     image. When a page of a stack fails, its other pages are left out too, and what is written page by page does not
     appear.
 
+    Args:
+        dataset: a ``ReadableDataset`` to report for too, whose failed files it left out when it read them.
+
     Attributes:
         failed: what was wrong, in one line, by the path of the file.
     """
 
-    def __init__(self) -> None:
-        self.failed: dict[str, str] = {}
+    def __init__(self, dataset: ReadableDataset | None = None) -> None:
+        self.failed: dict[str, str] = {} if dataset is None else dict(dataset.failed)
 
     def __call__(self, engine: SupervisedEvaluator, batch: dict[str, Any]) -> Any:
         """Do the iteration of one batch.
@@ -57,10 +60,11 @@ class FailedFiles:
         Raises:
             FailedFilesError: listing the files, one a line.
         """
-        failed = [line for of_rank in gather(self.failed) for line in of_rank.values()]
+        # By file, since each process reads the whole of a ReadableDataset.
+        failed = {path: line for of_rank in gather(self.failed) for path, line in of_rank.items()}
         if failed:
             files = "1 file" if len(failed) == 1 else f"{len(failed)} files"
-            raise FailedFilesError("\n".join([f"{files} failed, the others are done:", *failed]))
+            raise FailedFilesError("\n".join([f"{files} failed, the others are done:", *failed.values()]))
 
     def _skip(self, path: str, line: str) -> list[Any]:
         self.failed[path] = line

@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from unet_monai.data.image_formats import image_stem
+from unet_monai.data.writing import writing
 from unet_monai.handlers.ranks import gather
 from unet_monai.metrics.error_classes import ErrorClass, error_classes
 from unet_monai.metrics.instance_matching import overlap_table
@@ -136,7 +137,8 @@ class ImageResultsHandler:
         figures = [f"{key_metric_name} {result.measures[key_metric_name]:.2f}" for result in drawn]
         titles = [f"{Path(r.address).name}  {figure}" for r, figure in zip(drawn, figures, strict=True)]
         sheet = contact_sheet(pictures, titles, legend=ERROR_LEGEND)
-        Image.fromarray(sheet).save(self.folder / "sheet.png")
+        with writing(self.folder / "sheet.png") as part:
+            Image.fromarray(sheet).save(part)
         if self.summary_writer is not None:
             self.summary_writer.add_image("worst images", sheet, epoch, dataformats="HWC")
 
@@ -162,7 +164,8 @@ class ImageResultsHandler:
                 image.result.picture = f"{place:02d}_{image_stem(image.result.address)}.png"
                 picture = Image.fromarray(draw_errors(*image.planes))
                 # Noise cannot be compressed: a higher level takes longer and gains nothing.
-                picture.save(self.folder / image.result.picture, compress_level=1)
+                with writing(self.folder / image.result.picture) as part:
+                    picture.save(part, compress_level=1)
 
 
 def _worst_first(measured: Sequence[_Measured]) -> list[_Measured]:

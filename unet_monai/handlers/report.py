@@ -21,6 +21,8 @@ from monai.handlers import IgniteMetricHandler
 from torch.utils.tensorboard import SummaryWriter
 
 import unet_monai
+from unet_monai.data.writing import writing
+from unet_monai.handlers.failed_files import FailedFiles
 from unet_monai.handlers.history import History
 from unet_monai.handlers.image_results import ImageResultsHandler
 from unet_monai.handlers.ranks import gather
@@ -123,7 +125,8 @@ class TrainingReportHandler:
         headline |= {"epochs": str(engine.state.epoch), "time": _duration(history.seconds)}
         headline |= {f"{use} images": str(len(addresses)) for use, addresses in split.items()}
         curves = draw_curves(history.epochs, history.best_epoch or None)
-        (self.output_dir / "report" / "curves.png").write_bytes(curves)
+        with writing(self.output_dir / "report" / "curves.png") as part:
+            part.write_bytes(curves)
         self.images.write_sheet(history.results, key, history.best_epoch)
         _write(
             self.output_dir,
@@ -152,6 +155,7 @@ class EvaluationReportHandler:
         output_dir: folder to write to.
         metrics: the evaluator's metrics by name, as it was given them.
         settings: what was set, by name.
+        failed_files: what was wrong with images that were left out; None if none could be.
         max_images: images to show.
     """
 
@@ -160,10 +164,12 @@ class EvaluationReportHandler:
         output_dir: str,
         metrics: Mapping[str, IgniteMetricHandler],
         settings: Mapping[str, Any],
+        failed_files: FailedFiles | None = None,
         max_images: int = 30,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.settings = settings
+        self.failed_files = failed_files or FailedFiles()
         self.images = ImageResultsHandler(self.output_dir / "report", metrics, max_images)
         self.timer = Timer()
 
@@ -182,13 +188,14 @@ class EvaluationReportHandler:
         """Write the report, and log what went wrong."""
         results, key, pooled = self.images.results, engine.state.key_metric_name, dict(engine.state.metrics)
         headline = {key: f"{pooled[key]:.3f}", **_cells_found(results), "images": str(len(results))}
+        left_out = [f"Left out: {line}" for line in self.failed_files.failed.values()]
         self.images.write_sheet(results, key, engine.state.epoch)
         _write_table(self.output_dir / "images.csv", results)
         _write(
             self.output_dir,
             Report(
                 title="Evaluation",
-                warnings=found_nothing(results),
+                warnings=left_out + found_nothing(results),
                 headline={**headline, "time": _duration(self.timer.value())},
                 curves=None,
                 results=results,
@@ -264,7 +271,7 @@ def _write_table(path: Path, results: Sequence[ImageResult]) -> None:
         }
         for result in results
     ]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with writing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["image"])
         table.writeheader()
         table.writerows(rows)
@@ -273,7 +280,8 @@ def _write_table(path: Path, results: Sequence[ImageResult]) -> None:
 def _write(output_dir: Path, report: Report) -> None:
     """Write the page, say where it is and, last, what is wrong."""
     path = output_dir / "report.html"
-    path.write_text(render_report(report), encoding="utf-8")
+    with writing(path) as part:
+        part.write_text(render_report(report), encoding="utf-8")
     logger.info("report: %s", path)
     for warning in report.warnings:
         logger.warning("WARNING: %s", warning)
