@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 
 import unet_monai
 from tests.bundle.conftest import REPOSITORY
+from tests.bundle.metadata_schema import SCHEMA
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FILES = sorted(path.name for path in CONFIGS.glob("*.json"))
@@ -193,25 +194,31 @@ def test_network_agrees_with_the_metadata() -> None:
     )
 
 
-def test_metadata_has_what_the_schema_requires(tmp_path: Path) -> None:
-    tensor = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
-    texts = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description"]
-    texts += ["authors", "copyright"]
-    tensors = {"type": "object", "patternProperties": {".+": {"type": "object", "required": tensor}}}
-    formats = dict.fromkeys(("inputs", "outputs", "post_processed_outputs"), tensors)
-    schema = {
-        "type": "object",
-        "required": [*texts, "required_packages_version", "network_data_format"],
-        "properties": {
-            **{key: {"type": "string", "minLength": 1} for key in texts},
-            "network_data_format": {"type": "object", "required": list(formats), "properties": formats},
-        },
-    }
+def test_metadata_fits_the_schema_of_the_zoo(tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
-    path.write_text(json.dumps(schema))
+    path.write_text(json.dumps(SCHEMA))
     verify_metadata(str(CONFIGS / "metadata.json"), filepath=str(path))
     metadata = load("metadata.json")
     assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("authors", None, "'authors' is a required property"),
+        ("references", "a paper", "'a paper' is not of type 'array'"),
+        ("network_data_format", {"inputs": {}}, "'outputs' is a required property"),
+        ("network_data_format", {"inputs": {"image": {"type": "image"}}, "outputs": {}}, "is not valid under any"),
+    ],
+)
+def test_metadata_that_breaks_the_schema_is_refused(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    metadata = {**load("metadata.json"), key: value}
+    if value is None:
+        del metadata[key]
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=message):
+        verify_metadata(str(tmp_path / "metadata.json"), filepath=str(tmp_path / "schema.json"))
 
 
 def test_versions_are_those_of_the_constraints() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 import unet_monai
 from tests.bundle.conftest import REPOSITORY
+from tests.bundle.metadata_schema import SCHEMA
 from unet_monai import segment
 from unet_monai.bundle import pack as pack_module
 from unet_monai.bundle.configs import find_configs
@@ -181,12 +182,13 @@ def test_evaluates_where_the_package_is_not_installed(unpacked: Path, cells: Pat
 # What the zoo's CI does with a bundle: nothing but its folder goes on the path.
 ZOO_CI = """
 import json, sys
-from monai.bundle import ConfigWorkflow, verify_net_in_out
+from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 
-root, cells, output = sys.argv[1:]
+root, cells, output, schema = sys.argv[1:]
 sys.path.insert(0, root)
 meta, logging = root + "/configs/metadata.json", root + "/configs/logging.conf"
 files = {"meta_file": meta, "config_file": root + "/configs/inference.json", "bundle_root": root}
+verify_metadata(meta, filepath=schema)
 verify_net_in_out(net_id="network_def", **files)
 missing = {}
 for kind, name in (("infer", "inference"), ("train", "train")):
@@ -200,7 +202,9 @@ print(json.dumps({"package": unet_monai.__file__, "missing": missing}))
 
 
 def test_passes_the_checks_of_the_zoo(unpacked: Path, cells: Path, tmp_path: Path) -> None:
-    result = python_without_the_package(tmp_path, "-c", ZOO_CI, unpacked, cells, tmp_path)
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    result = python_without_the_package(tmp_path, "-c", ZOO_CI, unpacked, cells, tmp_path, schema)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout.splitlines()[-1])
     assert report == {
