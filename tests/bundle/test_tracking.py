@@ -11,6 +11,7 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import path_to_sqlite_uri
 
 from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
+from tests.bundle.test_multi_gpu import finish, torchrun
 
 mlflow = pytest.importorskip("mlflow", reason='NOT RUN: mlflow is not installed: pip install "unet-monai[tracking]"')
 CONFIGS = REPOSITORY / "bundle" / "configs"
@@ -160,3 +161,17 @@ def test_evaluation_and_inference_are_recorded(trained: Path, cells: Path, tmp_p
     (run,) = runs_of(open_store(tmp_path / "found"), "monai_experiment")
     assert run.info.status == "FINISHED"
     assert run.data.params["epoch_length"] == "5"
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_records(cells: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "val_interval": 1, "validation": 0.6, "tracking": CONFIGS / "mlflow.json"}
+    files = ["train.json", "multi_gpu_train.json"]
+    finish(torchrun("training", files, bundle_root=tmp_path, dataset_dir=cells, **settings))
+    client = open_store(tmp_path / "output")
+    (run,) = runs_of(client, "cell_unet_segmentation")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["processes"] == "2"
+    assert history(client, run, "train_loss") == [1, 2, 3, 4]
+    assert history(client, run, "SEG") == [1, 2]
+    assert artifacts(client, run) == ["report.html"]
