@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +40,37 @@ def test_another_python_is_refused(scripts, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"python must be .* of version 3\.11, got {python} of version 3\.14\."):
         set_up.install(tmp_path / "venv", str(python))
     assert not (tmp_path / "venv").exists()
+
+
+def write_wheel(folder: Path, name: str) -> None:
+    """Write a package that holds one empty module."""
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the server's environment is made by Python 3.11")
+def test_from_a_wheelhouse_no_index_is_asked(scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up, _ = scripts
+    for folder in ("here", "here/stubs", "wheelhouse"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "here" / "requirements.txt").write_text("required==1.0\n")
+    (tmp_path / "here" / "stubs" / "stub.py").touch()
+    write_wheel(tmp_path / "wheelhouse", "required")
+    monkeypatch.setattr(set_up, "HERE", tmp_path / "here")
+    monkeypatch.setattr(set_up, "MONAI_LABEL", "label==1.0")
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "index").as_uri())  # has neither
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up.install(tmp_path / "incomplete", sys.executable, str(tmp_path / "wheelhouse"))
+    write_wheel(tmp_path / "wheelhouse", "label")
+    set_up.install(tmp_path / "venv", sys.executable, str(tmp_path / "wheelhouse"))
+    found = [str(set_up.interpreter(tmp_path / "venv")), "-c", "import label, required, stub"]
+    assert subprocess.run(found).returncode == 0
 
 
 def test_the_app_is_the_servers_file_and_the_packed_bundle(scripts, tmp_path: Path) -> None:
