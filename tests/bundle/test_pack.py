@@ -172,7 +172,7 @@ def test_infers_where_the_package_is_not_installed(
 @pytest.mark.parametrize("start", places("bundle"))
 def test_evaluates_where_the_package_is_not_installed(unpacked: Path, cells: Path, tmp_path: Path, start: str) -> None:
     cwd, configs = place(unpacked, start)
-    files = f"['{configs}/train.json','{configs}/evaluate.json']"
+    files = str([f"{configs}/train.json", f"{configs}/evaluate.json"])
     command = ["-m", "monai.bundle", "run", "evaluating", "--config_file", files, "--dataset_dir", cells]
     result = python_without_the_package(cwd, *command, "--output_dir", tmp_path)
     assert result.returncode == 0, result.stderr
