@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.bundle.test_evaluation_faults import evaluate, save_weights
 from tests.bundle.test_faults import CELL, cause_of, infer, pairs, train
+from tests.rights import needs_rights, rights
 from unet_monai.bundle.errors import first_cause, says_all
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="rights are of another kind there")
-NOBODY = 65534
+pytestmark = needs_rights
 RUNS: dict[str, Callable[[Path, str], None]] = {
     "training": lambda root, out: train(root, validation=0.5, output_dir=out, ckpt_dir=f"{out} besides"),
     "weights of a training": lambda root, out: train(root, validation=0.5, ckpt_dir=out, output_dir=f"{out} besides"),
@@ -36,20 +33,6 @@ def shared() -> Iterator[Path]:
         for path in (root, *root.rglob("*")):
             path.chmod(0o777 if path.is_dir() else 0o666)
         yield root
-
-
-@contextmanager
-def rights(path: Path, mode: int) -> Iterator[None]:
-    """Let a path have these rights; root, whom they do not stop, is nobody meanwhile."""
-    user = os.geteuid()
-    path.chmod(mode)
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        path.chmod(0o700)
 
 
 def test_a_file_without_the_right_to_read_it_is_listed(shared: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +23,12 @@ from tests.bundle.test_small_disk import small_disk as small_disk  # a fixture
 from tests.large_images.images import make_finding_network
 from tests.large_images.pairs import write_zarr
 from tests.large_images.test_segmenter import draw_nuclei, read
+from tests.rights import needs_rights, rights
 from unet_monai.bundle.errors import first_cause, says_all
 from unet_monai.large_images import export_tiff
 
 CONFIG = REPOSITORY / "bundle" / "configs" / "inference_large.json"
 CELLS = draw_nuclei(90, 100)
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -273,20 +270,6 @@ def test_the_command_ends_with_one_line_and_code_1(folder: Path, settings: list[
     assert not list((folder / "out").glob("*.zarr"))
 
 
-@contextmanager
-def without_rights(path: Path) -> Iterator[None]:
-    """Let nobody write into a folder; root, whom no right stops, is another user meanwhile."""
-    user = os.geteuid()
-    path.chmod(0o555)
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        path.chmod(0o755)
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user may read, which pytest's own are not."""
@@ -295,14 +278,14 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights are of another kind there")
+@needs_rights
 def test_a_folder_that_may_not_be_written_to(folder: Path, open_folder: Path) -> None:
     for path in folder.iterdir():
         shutil.copy(path, open_folder)
         (open_folder / path.name).chmod(0o644)
     write_zarr(open_folder / "cells.zarr", CELLS)
     (open_folder / "out").mkdir()
-    with without_rights(open_folder / "out"):
+    with rights(open_folder / "out", 0o555):
         line = line_of(lambda: infer(open_folder, open_folder / "good.tif"))
         export = line_of(lambda: _export(open_folder / "cells.zarr", open_folder / "out" / "cells.tif"))
     assert line == f"[Errno 13] Permission denied: '{open_folder}/out/.part-good'"
