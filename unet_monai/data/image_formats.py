@@ -205,15 +205,22 @@ def _read_nifti(path: str, spatial_dims: int) -> tuple[np.ndarray, str, np.ndarr
     return array, "XYZTUVW"[: array.ndim], affine
 
 
+def check_pixels(array: Any, axes: str, address: str) -> None:
+    """Raise ValueError if an array with named axes, read or not, holds no pixel, no real numbers, or no grey or RGB."""
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{address} must hold real numbers, got {array.dtype} of shape {array.shape}.")
+    if 0 in array.shape:
+        raise ValueError(f"{address} must hold at least one pixel, got shape {array.shape}.")
+    if "S" in axes and array.shape[axes.index("S")] > 4:
+        raise ValueError(f"{address} must be grey or RGB, got axes {axes} of shape {array.shape}.")
+
+
 def channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str) -> np.ndarray:
     """Order an array with named axes as (C, X, Y[, Z]) with 1 or 3 channels; an alpha channel is dropped."""
     wanted = "SXYZ"[: spatial_dims + 1]
     if set(axes) | {"S"} != set(wanted):
         raise ValueError(f"{address} must have {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}.")
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"{address} must hold real numbers, got {array.dtype} of shape {array.shape}.")
-    if array.size == 0:
-        raise ValueError(f"{address} must hold at least one pixel, got shape {array.shape}.")
+    check_pixels(array, axes, address)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError(f"{address} must hold finite numbers, got NaN or infinity in shape {array.shape}.")
@@ -224,8 +231,6 @@ def channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str)
             )
     if "S" not in axes:
         array, axes = array[None], "S" + axes
-    if array.shape[axes.index("S")] > 4:
-        raise ValueError(f"{address} must be grey or RGB, got axes {axes} of shape {array.shape}.")
     array = array.transpose([axes.index(axis) for axis in wanted])
     colours = 3 if len(array) >= 3 else 1
     native = np.uint8 if array.dtype == bool else array.dtype.newbyteorder("=")

@@ -19,6 +19,7 @@ from unet_monai.data.image_formats import (
     RefusedFileError,
     channel_first,
     check_last_page,
+    check_pixels,
     naming,
 )
 from unet_monai.data.image_io import CellImageReader
@@ -68,12 +69,7 @@ class LazyImage:
             raise ValueError(
                 f"{path} must be one image of {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}."
             )
-        if 0 in array.shape:
-            raise ValueError(f"{path} must hold at least one pixel, got shape {array.shape}.")
-        if sizes.get("S", 1) > 4:
-            raise ValueError(f"{path} must be grey or RGB, got axes {axes} of shape {array.shape}.")
-        if array.dtype.kind not in "buif":
-            raise ValueError(f"{path} must hold real numbers, got {array.dtype} of shape {array.shape}.")
+        check_pixels(array, axes, path)
         self.path, self.grid, self.in_channels = path, grid, in_channels
         self.shape = tuple(sizes[axis] for axis in wanted)
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
