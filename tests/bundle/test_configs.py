@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 
 import unet_monai
 from tests.bundle.conftest import REPOSITORY
-from tests.bundle.metadata_schema import SCHEMA
+from tests.bundle.metadata_schema import SCHEMA, TEXTS
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FILES = sorted(path.name for path in CONFIGS.glob("*.json"))
@@ -200,6 +200,10 @@ def test_metadata_fits_the_schema_of_the_zoo(tmp_path: Path) -> None:
     verify_metadata(str(CONFIGS / "metadata.json"), filepath=str(path))
     metadata = load("metadata.json")
     assert metadata["version"] in metadata["changelog"]
+    assert all(metadata[name] for name in TEXTS)
+    formats = metadata["network_data_format"]
+    assert formats.keys() == {"inputs", "outputs", "post_processed_outputs"}
+    assert all(isinstance(tensor, dict) for tensors in formats.values() for tensor in tensors.values())
 
 
 @pytest.mark.parametrize(

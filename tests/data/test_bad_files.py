@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import tifffile
 from monai.transforms import Compose
 from PIL import Image
 
+from tests.rights import rights
 from unet_monai.data import (
     CellImageReader,
     LabelReader,
@@ -244,13 +244,8 @@ def forbidden(tmp_path: Path) -> Iterator[Path]:
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
         tifffile.imwrite(tmp_path / name / "a.tif", NOISE)
-    user, images = os.geteuid(), tmp_path / "images"
-    images.chmod(0)
-    if user == 0:
-        os.seteuid(65534)
-    yield tmp_path
-    os.seteuid(user)
-    images.chmod(0o700)
+    with rights(tmp_path / "images", 0):
+        yield tmp_path
 
 
 @pytest.mark.parametrize(

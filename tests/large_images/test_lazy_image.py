@@ -124,8 +124,13 @@ class TestZarr:
         with pytest.raises(ValueError, match=rf"^\S+/a\.zarr must be a readable image file, got {cause}$"):
             open_image(tmp_path / "a.zarr").read((slice(0, 70), slice(0, 50)))
 
-    def test_a_folder_of_other_files(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("chunks", [False, True])
+    def test_a_folder_of_other_files(self, tmp_path: Path, chunks: bool) -> None:
+        """Be it empty, or an array whose description is lost."""
         (tmp_path / "a.zarr").mkdir()
+        if chunks:
+            zarr.create_array(tmp_path / "a.zarr", data=pixels(50, 70), chunks=(16, 16))
+            (tmp_path / "a.zarr" / "zarr.json").unlink()
         with pytest.raises(ValueError, match=r"a\.zarr must be a Zarr array or an OME-Zarr image, got a folder"):
             open_image(tmp_path / "a.zarr")
 

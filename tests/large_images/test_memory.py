@@ -39,7 +39,6 @@ import json, sys, time
 from pathlib import Path
 from unet_monai.large_images import LargeImageSegmenter, open_image
 from unet_monai.networks import load_network
-from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
 from unet_monai.transforms import LogitsToInstances
 
 def status(name):
@@ -110,6 +109,5 @@ def test_arrays_of_a_run_stay_under_the_budget(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert len(segmenter.blocks) == 16, "test invalid"
-    print(peaks, settings.memory_budget)
     assert peaks[1] < settings.memory_budget
     assert peaks[1] < 1.2 * peaks[0]
