@@ -200,6 +200,13 @@ class TestEvaluationReport:
         assert sum(value for name, value in four.items() if name.startswith("true")) == 4
         assert four["predicted_right"] == 2
 
+    def test_a_table_has_the_measures_of_all_images(self, tmp_path: Path) -> None:
+        page = self.evaluate(tmp_path, 2)
+        measures = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+        assert list(measures) == ["SEG", "DET"]
+        assert float(measures["SEG"]) == pytest.approx(2 / 3)
+        assert f"DET{float(measures['DET']):.3f}" in page.text
+
     def test_warns_when_nothing_is_found(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         self.evaluate(tmp_path, 1)
         assert not caplog.records

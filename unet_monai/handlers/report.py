@@ -146,10 +146,11 @@ class TrainingReportHandler:
 
 
 class EvaluationReportHandler:
-    """Write ``report.html``, the folder ``report/`` of its pictures and ``images.csv`` at the end of an evaluation.
+    """Write ``report.html``, the folder ``report/`` of its pictures and two tables at the end of an evaluation.
 
-    The table has one row for each image: its measures, and what became of its true and of the predicted cells. Attach
-    the handler to the evaluator. Of several processes the first one writes the images of all.
+    ``metrics.csv`` has one line, name and value, for each measure of all images, as MONAI's ``MetricsSaver`` writes it.
+    ``images.csv`` has one row for each image: its measures, and what became of its true and of the predicted cells.
+    Attach the handler to the evaluator. Of several processes the first one writes the images of all.
 
     Args:
         output_dir: folder to write to.
@@ -189,8 +190,10 @@ class EvaluationReportHandler:
         results, key, pooled = self.images.results, engine.state.key_metric_name, dict(engine.state.metrics)
         headline = {key: f"{pooled[key]:.3f}", **_cells_found(results), "images": str(len(results))}
         left_out = [f"Left out: {line}" for line in self.failed_files.failed.values()]
-        self.images.write_sheet(results, key, engine.state.epoch)
+        with writing(self.output_dir / "metrics.csv") as part:
+            part.write_text("".join(f"{name},{value}\n" for name, value in pooled.items()))
         _write_table(self.output_dir / "images.csv", results)
+        self.images.write_sheet(results, key, engine.state.epoch)
         _write(
             self.output_dir,
             Report(
