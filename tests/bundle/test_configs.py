@@ -43,13 +43,13 @@ ALLOWED_EXPRESSIONS = [
     r"not @(resume|rois)",
     r"@max_minutes is None",
     r"monai\.handlers\.from_engine\(\[[\w', ]+\](, first=True)?\)",
-    r"lambda batch: \[item\['image'\]\.meta for item in batch\]",
     r"monai\.utils\.set_determinism\(seed=@seed if isinstance\(@seed, int\) else None\)",  # others: check_overrides
     r"@[\w#]+\.run\(\)",
     r"@failed_files\.report\(\)",
     r"import (logging|os|sys|torch\.distributed as dist)",
     r"torch\.device\('cuda', int\(os\.environ\['LOCAL_RANK'\]\)\) "
     r"if torch\.cuda\.is_available\(\) else torch\.device\('cpu'\)",
+    r"os\.environ\.update\(SLURM_LOCALID=os\.environ\['LOCAL_RANK'\]\)",
     r"dist\.(get_rank\(\)( == 0)?|get_world_size\(\)|destroy_process_group\(\))",
     r"@steps_per_epoch \* @batch_size \* dist\.get_world_size\(\)",
     r"not @split\['validation'\]",

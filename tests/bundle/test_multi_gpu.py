@@ -29,12 +29,14 @@ FINDING: dict[str, Any] = {"threshold": 0.335, "edge_threshold": 0.66, "min_size
 TIMEOUT = 600
 
 
-def torchrun(run_id: str, files: list[str], **settings: object) -> subprocess.Popen[str]:
-    """Start `torchrun -m monai.bundle run ...` with two processes."""
+def torchrun(run_id: str, files: list[str], *, job: str = "", **settings: object) -> subprocess.Popen[str]:
+    """Start `torchrun -m monai.bundle run ...` with two processes, maybe in a job of Slurm."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "monai.bundle", "run", run_id, "--config_file", str([f"{CONFIGS}/{name}" for name in files])]
     command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    if job:
+        environment |= {"SLURM_JOB_ID": job, "SLURM_LOCALID": "0"}  # torchrun itself is the one task of its machine
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -144,6 +146,17 @@ def test_inference_by_two_equals_that_by_one(alone: Path, cells: Path, tmp_path:
     assert len(files_of(tmp_path / "two")) == 15
     for path in (tmp_path / "one").iterdir():
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_job_of_slurm_keeps_the_local_ranks(alone: Path, cells: Path, tmp_path: Path) -> None:
+    """Ignite takes Slurm's for torchrun's, and all processes of a machine would be its first one."""
+    network = {name: value for name, value in SETTINGS.items() if name.startswith("network_def")}
+    places = {"bundle_root": str(alone), "input": str(cells / "images"), "output_dir": tmp_path, **network}
+    rank = "__import__('ignite.distributed').distributed.get_local_rank()"
+    says = {"finalize": [f"$print('local rank', {rank})", "$dist.destroy_process_group()"]}
+    files = ["inference.json", "multi_gpu_inference.json"]
+    output = finish(torchrun("run", files, job="7", **places, **says))
+    assert sorted(re.findall(r"local rank (\d)", output)) == ["0", "1"]
 
 
 def pid_of_rank(job: subprocess.Popen[str], rank: int) -> int:
