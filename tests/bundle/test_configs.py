@@ -49,6 +49,7 @@ ALLOWED_EXPRESSIONS = [
     r"import (logging|os|sys|torch\.distributed as dist)",
     r"torch\.device\('cuda', int\(os\.environ\['LOCAL_RANK'\]\)\) "
     r"if torch\.cuda\.is_available\(\) else torch\.device\('cpu'\)",
+    r"'LOCAL_RANK' in os\.environ or sys\.exit\('[\w*]+\.json needs torchrun: torchrun --nproc_per_node=2 .*'\)",
     r"os\.environ\.update\(SLURM_LOCALID=os\.environ\['LOCAL_RANK'\]\)",
     r"dist\.(get_rank\(\)( == 0)?|get_world_size\(\)|destroy_process_group\(\))",
     r"@steps_per_epoch \* @batch_size \* dist\.get_world_size\(\)",

@@ -159,6 +159,21 @@ def test_a_job_of_slurm_keeps_the_local_ranks(alone: Path, cells: Path, tmp_path
     assert sorted(re.findall(r"local rank (\d)", output)) == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train.json", "multi_gpu_train.json"],
+        ["train.json", "evaluate.json", "multi_gpu_evaluate.json"],
+        ["inference.json", "multi_gpu_inference.json"],
+    ],
+    ids=lambda files: files[-1],
+)
+def test_without_torchrun_one_line_says_so(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(SystemExit, match=r"^multi_gpu_\*\.json needs torchrun: torchrun --nproc_per_node=2"):
+        run_alone(files)
+
+
 def pid_of_rank(job: subprocess.Popen[str], rank: int) -> int:
     """Find the process of a rank among the children of torchrun."""
     children = [pid for path in Path(f"/proc/{job.pid}/task").glob("*/children") for pid in path.read_text().split()]
