@@ -37,6 +37,8 @@ def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError):
-            raise OSError(f"{path} must be writable, got {type(error).__name__}: {error}") from None
+        # torch puts words of its own, which tell nothing, in place of the system's.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            raise OSError(f"{path} must be writable, got {type(cause).__name__}: {cause}") from None
         raise

@@ -15,6 +15,7 @@ from monai.transforms import ScaleIntensityRangePercentiles
 
 from unet_monai.data import draw_cells
 from unet_monai.data.image_io import PERCENTILES
+from unet_monai.data.writing import writing
 from unet_monai.export.graphs import export_graph, write_onnx
 from unet_monai.export.model_card import ModelCard
 from unet_monai.export.same_size import SameSizeUNet
@@ -58,7 +59,8 @@ def save_bioimageio(network: ValidUNet, path: Path, card: ModelCard) -> None:
         np.save(folder / "test_input.npy", image)
         np.save(folder / "test_output.npy", _probabilities(same_size, image))
         shutil.copy(card.documentation, folder / "README.md")
-        spec.save_bioimageio_package(_describe(same_size, traits, card, folder), output_path=path)
+        with writing(path) as part:
+            spec.save_bioimageio_package(_describe(same_size, traits, card, folder), output_path=part)
 
 
 def _test_size(network: SameSizeUNet) -> list[int]:

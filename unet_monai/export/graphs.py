@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from unet_monai.data.writing import writing
 from unet_monai.extras import import_extra
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.tile_shapes import covering_output_size
@@ -31,7 +34,10 @@ def save_torch_program(network: ValidUNet, path: str | PathLike[str]) -> None:
         path: file to write, ``.pt2``.
     """
     program = export_tiles(network)
-    torch.export.save(program, path, extra_files=NetworkTraits.of(network).to_texts())
+    in_memory = io.BytesIO()  # torch's writer aborts the process after an error of the file system
+    torch.export.save(program, in_memory, extra_files=NetworkTraits.of(network).to_texts())
+    with writing(Path(path)) as part:
+        part.write_bytes(in_memory.getbuffer())
 
 
 def save_onnx(network: ValidUNet, path: str | PathLike[str]) -> None:
@@ -108,4 +114,5 @@ def write_onnx(
     graph = cast(torch.onnx.ONNXProgram, graph)  # None comes from the older exporter only
     optimizer.optimize(graph.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
     graph.model.metadata_props.update(metadata)
-    graph.save(path)
+    with writing(Path(path)) as part:
+        graph.save(part)

@@ -32,12 +32,7 @@ def save_atomically(state: Any, path: str | Path) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with writing(target) as part, open(part, "wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch's own words do not tell that the disk is full
-                raise error.__context__ from None
-            raise
+        torch.save(state, file)
 
 
 class CheckpointHandler:

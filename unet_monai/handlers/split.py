@@ -10,6 +10,8 @@ from ignite.engine import Events
 from monai.data.dataset import Dataset
 from monai.engines.workflow import Workflow
 
+from unet_monai.data.writing import writing
+
 
 class SplitHandler:
     """Write the training and the validation list to a JSON file when training starts.
@@ -36,4 +38,5 @@ class SplitHandler:
         """Write the lists."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         split = {"training": self.train_dataset.data, "validation": self.val_dataset.data}
-        self.path.write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
+        with writing(self.path) as part:
+            part.write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
