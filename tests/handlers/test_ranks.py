@@ -14,13 +14,16 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.handlers import time_limit
+from monai.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from tests.handlers.test_cell_size import CELLS, MEDIAN, inferer_of, make
 from tests.handlers.test_cell_size import run as run_cell_size
 from unet_monai.handlers import (
     CellSizeHandler,
+    CheckpointHandler,
     EpochSeedHandler,
+    SplitHandler,
     TimeLimitHandler,
     WeightAveragingHandler,
     open_summary_writer,
@@ -65,6 +68,19 @@ def warnings_of_size(rank: int) -> list[str]:
     return messages
 
 
+def files_written(folder: Path) -> list[str]:
+    """List what a rank writes to a folder of its own in a training of one epoch."""
+    network = torch.nn.Conv2d(1, 1, 1)
+    best = SimpleNamespace(best_metric=0.5, best_metric_epoch=1, key_metric_name="SEG")
+    optimizer = torch.optim.SGD(network.parameters())
+    weights, state = (str(folder / name) for name in ("model.pt", "last.pt"))
+    engine = Engine(lambda engine, image: None)
+    CheckpointHandler(weights, state, network, network, optimizer, SimpleNamespace(state=best)).attach(engine)
+    SplitHandler(str(folder / "split.json"), Dataset([]), Dataset([])).attach(engine)
+    engine.run([0])
+    return sorted(path.name for path in folder.glob("*"))
+
+
 def random_number() -> float:
     EpochSeedHandler(seed=5)(SimpleNamespace(state=SimpleNamespace(epoch=1)))
     return torch.rand(1).item()
@@ -78,6 +94,7 @@ def work(rank: int, folder: Path) -> None:
         "statistics": averaged_statistics(rank),
         "warnings": warnings_of_size(rank),
         "random": random_number(),
+        "files": files_written(folder / f"files of {rank}"),
         "writer": type(open_summary_writer(str(folder / "events"))).__name__,
     }
     torch.save(result, folder / f"{rank}.pt")
@@ -119,6 +136,7 @@ def test_ranks_draw_different_random_numbers(results: list[Result]) -> None:
 
 
 def test_one_writer(results: list[Result]) -> None:
+    assert [result["files"] for result in results] == [["last.pt", "model.pt", "split.json"], []]
     assert [result["writer"] for result in results] == [SummaryWriter.__name__, "SilentWriter"]
 
 

@@ -62,7 +62,13 @@ def test_from_a_wheelhouse_no_index_is_asked(scripts, tmp_path: Path, monkeypatc
     write_wheel(tmp_path / "wheelhouse", "required")
     monkeypatch.setattr(set_up, "HERE", tmp_path / "here")
     monkeypatch.setattr(set_up, "MONAI_LABEL", "label==1.0")
-    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "index").as_uri())  # has neither
+    index = tmp_path / "index"
+    for name in ("required", "label"):
+        (index / name).mkdir(parents=True)
+        write_wheel(index / name, name)
+        (index / name / "index.html").write_text(f'<a href="{name}-1.0-py3-none-any.whl"></a>')
+    monkeypatch.setenv("PIP_INDEX_URL", index.as_uri())
+    assert subprocess.run([sys.executable, "-m", "pip", "download", "-q", "-d", tmp_path, "label"]).returncode == 0
     with pytest.raises(subprocess.CalledProcessError):
         set_up.install(tmp_path / "incomplete", sys.executable, str(tmp_path / "wheelhouse"))
     write_wheel(tmp_path / "wheelhouse", "label")
