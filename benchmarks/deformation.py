@@ -15,11 +15,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Rand2DElasticd
 from torch.nn.functional import grid_sample
+from unet_monai.transforms import RandElasticDeformationd
+from unet_monai.transforms.elastic_deformation import sampling_grid
 
 from benchmarks.harness import Row, alternate, cost, faster
 from tests.reference.elastic import coordinates_reference, resample_reference
-from unet_monai.transforms import RandElasticDeformationd
-from unet_monai.transforms.elastic_deformation import sampling_grid
 
 KEYS, MODES = ("image", "label"), ("bilinear", "nearest")
 SIDE = 572

@@ -23,9 +23,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unet_monai.data.writing import writing
+
 from benchmarks.experiment_tables import write_tables
 from benchmarks.harness import REPOSITORY, environment
-from unet_monai.data.writing import writing
 
 CONFIGS = "bundle/configs"
 FOLDERS = {

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from unet_monai.transforms.instances import remove_small_components
 
 from benchmarks.experiments import (
     CONFIGS,
@@ -34,7 +35,6 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import REPOSITORY, environment
 from benchmarks.peer_job import write_inputs
-from unet_monai.transforms.instances import remove_small_components
 
 # Both outline cells: there is nothing in them for membranes.
 SETS = tuple(name for name in FOLDERS if name != "em_isbi2012")

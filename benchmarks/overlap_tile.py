@@ -11,11 +11,11 @@ from monai.apps.pathology.inferers import SlidingWindowHoVerNetInferer
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.networks.nets import BasicUNet
 from torch import nn
-
-from benchmarks.harness import Row, alternate, cost, faster
 from unet_monai.inferers import OverlapTileInferer
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.tile_shapes import covering_output_size
+
+from benchmarks.harness import Row, alternate, cost, faster
 
 SIDE = 2048
 FEATURES = (16, 32, 64, 128, 256)

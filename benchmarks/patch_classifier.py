@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from torch import nn
-
-from benchmarks.harness import REPOSITORY, Row, alternate, faster
 from unet_monai.data import draw_cells
 from unet_monai.inferers import OverlapTileInferer
 from unet_monai.networks.tile_shapes import mirrored_indices
+
+from benchmarks.harness import REPOSITORY, Row, alternate, faster
 
 SIZE = (512, 512)
 PIXELS = 1000

@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import REPOSITORY, Row, alternate, difference
 from unet_monai.data import demo_dataset
+
+from benchmarks.harness import REPOSITORY, Row, alternate, difference
 
 # Seconds more.
 TARGET = 5.0

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
+from unet_monai.transforms.weight_map import border_weight_map
 
 from benchmarks.harness import Row, alternate, cost, faster
-from unet_monai.transforms.weight_map import border_weight_map
 
 
 def rows(options: Namespace) -> Iterator[Row]:

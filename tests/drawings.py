@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from unet_monai.data.image_io import IGNORE_LABEL
 
 _VALUES = {".": 0, "?": IGNORE_LABEL}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from unet_monai.extras import import_extra
 
 

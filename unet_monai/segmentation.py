@@ -7,7 +7,6 @@ from os import PathLike
 import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
-
 from unet_monai.data.cell_size import cell_sizes
 from unet_monai.data.image_io import PERCENTILES
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer

@@ -34,7 +34,6 @@ sys.path += [str(APP), str(BUNDLE)]
 
 from polygons import cell_polygons, region_slices  # noqa: E402 (of the app's folder)
 from uncertain_borders import border_uncertainty  # noqa: E402
-
 from unet_monai.data.growing_split import TRAINING, VALIDATION, grow_split  # noqa: E402 (of the bundle's package)
 from unet_monai.data.writing import writing  # noqa: E402
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes  # noqa: E402

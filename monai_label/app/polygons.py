@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
 from unet_monai.data.imagej_rois import rois_from_instances
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from unet_monai.transforms import RandElasticDeformationd
 
 from benchmarks.deformation import (
     KEYS,
@@ -18,7 +19,6 @@ from benchmarks.deformation import (
     random_pair,
     repeat,
 )
-from unet_monai.transforms import RandElasticDeformationd
 
 
 @pytest.fixture

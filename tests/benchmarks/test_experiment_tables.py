@@ -37,8 +37,7 @@ def test_headline_shows_mean_spread_and_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alone", "mirrored", "verdict"),
-    [(0.776, 0.1, "yes"), (0.775, 0.776, "with mirrors"), (0.775, 0.775, "**no**")],
+    ("alone", "mirrored", "verdict"), [(0.776, 0.1, "yes"), (0.775, 0.776, "with mirrors"), (0.775, 0.775, "**no**")]
 )
 def test_losses_are_shown_like_wins(alone: float, mirrored: float, verdict: str) -> None:
     (line,) = table_of(tables.headline_table([row("headline", "dic_hela", "ours", 0, alone, mirrored)]))

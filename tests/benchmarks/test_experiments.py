@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 from PIL import Image
+from unet_monai.bundle.overrides import command_line_settings, mistyped_value, unknown_override
+from unet_monai.data import draw_cells
 
 from benchmarks import experiments
 from benchmarks.experiment_tables import SECTIONS, TARGETS, write_tables
 from benchmarks.experiments import FOLDERS, ROWS, SETS, Length, Row, RowError, plan
 from benchmarks.harness import REPOSITORY
-from unet_monai.bundle.overrides import command_line_settings, mistyped_value, unknown_override
-from unet_monai.data import draw_cells
 
 TEN_MINUTES = Length(10, 1)
 HEADLINE = Row("headline", "dic_hela", "ours", 0)

@@ -134,10 +134,7 @@ def test_command_runs_all_that_need_no_data(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        (["start-up"], "MODULE must be one of weight_map, .*, got start-up"),
-        (["time_to_seg"], "needs --dataset_dir"),
-    ],
+    [(["start-up"], "MODULE must be one of weight_map, .*, got start-up"), (["time_to_seg"], "needs --dataset_dir")],
 )
 def test_command_refuses(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from unet_monai.networks import ValidUNet
 
 from benchmarks import overlap_tile
 from benchmarks.overlap_tile import (
@@ -15,7 +16,6 @@ from benchmarks.overlap_tile import (
     tile_of,
     with_random_statistics,
 )
-from unet_monai.networks import ValidUNet
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from unet_monai.networks import ValidUNet
 
 from benchmarks.patch_classifier import patch_classifier, pixel_patches
-from unet_monai.networks import ValidUNet
 
 
 def patch_by_hand(image: torch.Tensor, row: int, column: int, side: int) -> torch.Tensor:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from unet_monai.data import demo_dataset
 
 from benchmarks.time_to_seg import PEER, SET, Stopwatch, train
-from unet_monai.data import demo_dataset
 
 
 class Clock:

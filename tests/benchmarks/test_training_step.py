@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from monai.engines import IterationEvents, SupervisedTrainer
+from unet_monai.data import demo_dataset
 
 from benchmarks.training_step import build_trainer, means, step_from_files, step_in_memory
-from unet_monai.data import demo_dataset
 
 
 @pytest.fixture

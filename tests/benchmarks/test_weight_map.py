@@ -6,10 +6,10 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from unet_monai.transforms.weight_map import border_weight_map
 
 from benchmarks import weight_map
 from benchmarks.weight_map import draw_cells, stacked_weight_map
-from unet_monai.transforms.weight_map import border_weight_map
 
 
 def test_stack_by_hand() -> None:

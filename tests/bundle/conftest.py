@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from unet_monai.data import draw_cells
 
 REPOSITORY = Path(__file__).parents[2]

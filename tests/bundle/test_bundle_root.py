@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 import unet_monai
 from unet_monai.bundle import find_bundle_root
 

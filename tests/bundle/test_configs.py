@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import unet_monai
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from monai.data import MetaTensor
 
-import unet_monai
 from tests.bundle.conftest import REPOSITORY
 from tests.bundle.metadata_schema import SCHEMA, TEXTS
 

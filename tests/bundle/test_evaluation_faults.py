@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from unet_monai.networks import ValidUNet
 
 from tests.bundle.test_faults import CELL, FEATURES, cause_of, pairs, run
-from unet_monai.networks import ValidUNet
 
 # One image after the two good ones is bad: what is written for its image or label, and what is said of it.
 BAD_PAIRS: dict[str, tuple[str, Callable[[Path], Any], str]] = {

@@ -17,11 +17,11 @@ import tifffile
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
-
-from tests.bundle.conftest import REPOSITORY, run_bundle
 from unet_monai.bundle.errors import first_cause
 from unet_monai.data import draw_cells
 from unet_monai.networks import ValidUNet
+
+from tests.bundle.conftest import REPOSITORY, run_bundle
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FEATURES = [2, 4, 8, 16, 32]

@@ -4,9 +4,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from unet_monai.bundle.configs import find_configs
 
 from tests.bundle.conftest import REPOSITORY
-from unet_monai.bundle.configs import find_configs
 
 
 def put(folder: Path) -> str:

@@ -17,10 +17,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, download, push_to_hf_hub
 from PIL import Image
+from unet_monai.bundle.pack import NAME, pack
 
 from tests.bundle.conftest import REPOSITORY, run_bundle
 from tests.bundle.hub import TOKEN, Hub, serve
-from unet_monai.bundle.pack import NAME, pack
 
 huggingface_hub = pytest.importorskip(
     "huggingface_hub", reason='NOT RUN: huggingface_hub is not installed: pip install "unet-monai[sharing]"'

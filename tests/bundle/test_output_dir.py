@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from unet_monai.bundle import check_output_dir
 
 

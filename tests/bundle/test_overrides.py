@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
-from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import check_overrides
 from unet_monai.bundle.overrides import (
     NUMBERS,
@@ -16,6 +14,8 @@ from unet_monai.bundle.overrides import (
     mistyped_value,
     unknown_override,
 )
+
+from tests.bundle.conftest import REPOSITORY
 
 CONFIG = {
     "epochs": 20,

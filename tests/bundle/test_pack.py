@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import unet_monai
 from monai.bundle import ConfigParser
 from PIL import Image
-
-import unet_monai
-from tests.bundle.conftest import REPOSITORY
-from tests.bundle.metadata_schema import SCHEMA
 from unet_monai import segment
 from unet_monai.bundle import pack as pack_module
 from unet_monai.bundle.configs import find_configs
 from unet_monai.bundle.pack import main, pack
 from unet_monai.data import draw_cells
+
+from tests.bundle.conftest import REPOSITORY
+from tests.bundle.metadata_schema import SCHEMA
 
 NAME = "cell_unet_segmentation"
 SHORT = ["--tile_size", "204", "--epochs", "1", "--steps_per_epoch", "1", "--val_interval", "1"]
@@ -207,21 +207,49 @@ def test_passes_the_checks_of_the_zoo(unpacked: Path, cells: Path, tmp_path: Pat
     result = python_without_the_package(tmp_path, "-c", ZOO_CI, unpacked, cells, tmp_path, schema)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout.splitlines()[-1])
-    assert report == {
-        "package": str(unpacked / "unet_monai" / "__init__.py"),
-        "missing": {"infer": [], "train": []},
-    }
+    assert report == {"package": str(unpacked / "unet_monai" / "__init__.py"), "missing": {"infer": [], "train": []}}
 
 
-@pytest.mark.parametrize(
-    "check", [["check", "--select", "B,C4,E,F,I,N,W", "--ignore", "C408,E203,E741,N812"], ["format", "--check"]]
-)
-def test_code_has_the_format_of_the_zoo(unpacked: Path, check: list[str]) -> None:
-    """The zoo runs flake8, isort and black at 120 columns; ruff has their rules."""
-    pytest.importorskip("ruff")
-    command = [sys.executable, "-m", "ruff", *check, "--isolated", "--line-length", "120", "--target-version", "py311"]
-    result = subprocess.run([*command, unpacked / "unet_monai"], capture_output=True, text=True)
+# The zoo's settings, and its commands for code.
+ZOO_SETTINGS = {
+    "setup.cfg": """
+[flake8]
+select = B,C,E,F,N,P,T4,W,B9
+max_line_length = 120
+ignore = E203,E501,E741,W503,W504,C408,N812,B023
+per_file_ignores = __init__.py: F401, __main__.py: F401
+[isort]
+known_first_party = models
+profile = black
+line_length = 120
+""",
+    "pyproject.toml": """
+[tool.black]
+line-length = 120
+target-version = ["py37", "py38", "py39"]
+""",
+}
+ZOO_COMMANDS = ["isort --check --settings-path .", "black --check --skip-magic-trailing-comma", "flake8"]
+
+
+def look_at_code(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the zoo's tools on its folder of models."""
+    for name, settings in ZOO_SETTINGS.items():
+        (folder / name).write_text(settings)
+    words = [sys.executable, "-m", *command.split(), "models"]
+    return subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("command", ZOO_COMMANDS)
+def test_code_has_the_format_of_the_zoo(unpacked: Path, tmp_path: Path, command: str) -> None:
+    package = tmp_path / "models" / "cell_unet_segmentation" / "unet_monai"
+    shutil.copytree(unpacked / "unet_monai", package, ignore=shutil.ignore_patterns("__pycache__"))
+    result = look_at_code(tmp_path, command)
     assert result.returncode == 0, result.stdout
+    (package / "wrong.py").write_text("import torch\nimport os\nx = f(1,\n2)\n")
+    result = look_at_code(tmp_path, command)
+    assert result.returncode == 1
+    assert "wrong.py" in result.stdout
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from unet_monai.handlers.checkpoints import save_atomically
 
 from tests.bundle.conftest import REPOSITORY
-from unet_monai.handlers.checkpoints import save_atomically
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 TRAIN = REPOSITORY / "bundle" / "configs" / "train.json"

@@ -12,11 +12,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-
-from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
 from unet_monai import segment
 from unet_monai.bundle.errors import first_cause
 from unet_monai.data import draw_cells
+
+from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
 
 
 @pytest.mark.parametrize(("start", "configs"), [(".", "bundle/configs"), ("bundle", "configs"), ("/", None)])

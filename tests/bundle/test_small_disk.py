@@ -13,12 +13,12 @@ import tifffile
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
-
-from tests.bundle.test_faults import CELL, CELLS, CONFIGS, cause_of, infer, pairs, train
-from tests.bundle.test_faults import folder as folder  # a fixture
 from unet_monai.handlers.checkpoints import save_atomically
 from unet_monai.large_images import export_tiff
 from unet_monai.large_images.ome_zarr import open_ome_zarr
+
+from tests.bundle.test_faults import CELL, CELLS, CONFIGS, cause_of, infer, pairs, train
+from tests.bundle.test_faults import folder as folder  # a fixture
 
 PAGE = 4096
 

@@ -19,15 +19,15 @@ from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigWorkflow, download_large_files
 from monai.handlers import CheckpointLoader
 from PIL import Image
-
-from tests.bundle.conftest import REPOSITORY
-from tests.bundle.test_faults import CELL as CELL_LABEL
-from tests.bundle.test_faults import CONFIGS, FEATURES, cause_of, infer, pairs, train
 from unet_monai import segment
 from unet_monai.bundle import find_weights
 from unet_monai.data import draw_cells
 from unet_monai.export.__main__ import main as export
 from unet_monai.networks import ValidUNet, load_pretrained
+
+from tests.bundle.conftest import REPOSITORY
+from tests.bundle.test_faults import CELL as CELL_LABEL
+from tests.bundle.test_faults import CONFIGS, FEATURES, cause_of, infer, pairs, train
 
 LINE = r"{name} must be a file of weights such as model\.pt, got {path} \(UnpicklingError\)\."
 

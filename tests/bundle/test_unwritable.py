@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from unet_monai.bundle.errors import first_cause, says_all
 
 from tests.bundle.test_evaluation_faults import evaluate, save_weights
 from tests.bundle.test_faults import CELL, cause_of, infer, pairs, train
 from tests.rights import needs_rights, rights
-from unet_monai.bundle.errors import first_cause, says_all
 
 pytestmark = needs_rights
 RUNS: dict[str, Callable[[Path, str], None]] = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigParser
-
-from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import find_weights
 from unet_monai.networks import ValidUNet
+
+from tests.bundle.conftest import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "bundle" / "weights").glob("*.pt"))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.bundle.conftest import REPOSITORY
 from unet_monai.bundle import zoo_rules
 from unet_monai.bundle.zoo_rules import REQUIRED_FILES, broken_rules, necessary_files, sha256
+
+from tests.bundle.conftest import REPOSITORY
 
 
 @pytest.fixture

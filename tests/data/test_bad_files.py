@@ -14,8 +14,6 @@ import pytest
 import tifffile
 from monai.transforms import Compose
 from PIL import Image
-
-from tests.rights import rights
 from unet_monai.data import (
     CellImageReader,
     LabelReader,
@@ -28,6 +26,8 @@ from unet_monai.data import (
 from unet_monai.data.fault_tolerant_dataset import FailedFilesError, first_cause
 from unet_monai.data.image_formats import count_pages, picture_size
 from unet_monai.transforms import LoadCellImaged
+
+from tests.rights import rights
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
 RGB_16 = np.stack([NOISE * np.uint16(200)] * 3, axis=-1)

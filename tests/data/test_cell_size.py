@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unet_monai.data import median_cell_diameter, scale_for_cells, write_instances
 
 from tests.drawings import draw
-from unet_monai.data import median_cell_diameter, scale_for_cells, write_instances
 
 
 def written(folder: Path, *labels: np.ndarray) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from unet_monai.data.cell_table import cell_table
 
 from tests.drawings import draw, random_discs
-from unet_monai.data.cell_table import cell_table
 
 CELLS = draw("""
     .33..

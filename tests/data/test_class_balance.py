@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from unet_monai.data import balanced_class_weights, write_instances
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-
 from unet_monai.data.datalist import find_images, find_pairs, load_split, split_pairs
 
 

@@ -8,7 +8,6 @@ from PIL import Image
 from scipy import ndimage
 from skimage.filters import gaussian, threshold_local
 from skimage.measure import label as label_components
-
 from unet_monai.data import demo
 from unet_monai.data.demo import demo_dataset, draw_cells
 

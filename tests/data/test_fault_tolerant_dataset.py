@@ -7,7 +7,6 @@ import pytest
 from monai.data import DataLoader
 from monai.transforms import Compose
 from PIL import Image
-
 from unet_monai.data import CellImageReader, FaultTolerantDataset
 from unet_monai.data.fault_tolerant_dataset import error_line, first_cause
 from unet_monai.transforms import LoadCellImaged

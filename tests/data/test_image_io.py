@@ -8,7 +8,6 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage.measure import label as connected_components
-
 from unet_monai.data.demo import draw_cells
 from unet_monai.data.image_formats import count_pages, image_stem, split_page, split_suffix
 from unet_monai.data.image_io import IGNORE_LABEL, CellImageReader, LabelReader, output_name, write_instances

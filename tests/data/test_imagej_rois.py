@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi, roiread, roiwrite
 from skimage.segmentation import relabel_sequential
+from unet_monai.data.imagej_rois import instances_from_rois, rois_from_instances
 
 from tests.drawings import draw, random_discs
 from tests.reference.inside import fill
-from unet_monai.data.imagej_rois import instances_from_rois, rois_from_instances
 
 
 def through_bytes(rois):

@@ -6,11 +6,11 @@ import pytest
 import tifffile
 from PIL import Image
 from roifile import ROI_TYPE, ImagejRoi, roiwrite
-
-from tests.drawings import draw, random_discs
 from unet_monai.data.image_formats import picture_size
 from unet_monai.data.image_io import CellImageReader, LabelReader
 from unet_monai.data.imagej_rois import rois_from_instances
+
+from tests.drawings import draw, random_discs
 
 MASKS = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
 

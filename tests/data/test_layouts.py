@@ -5,11 +5,11 @@ import pytest
 import tifffile
 from monai.bundle import ConfigParser
 from PIL import Image
-
-from tests.drawings import draw
 from unet_monai.data import CellImageReader, LabelReader, find_images, load_split
 from unet_monai.data.layouts import labelled_files
 from unet_monai.transforms import LoadCellImaged
+
+from tests.drawings import draw
 
 READ_IMAGE = LoadCellImaged("image", CellImageReader())
 READ_LABEL = LoadCellImaged("label", LabelReader(), dtype="int32")

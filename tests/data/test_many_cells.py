@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-
-from tests.bundle.test_faults import pairs, train
 from unet_monai.data import LabelReader, write_instances
 from unet_monai.data.cell_table import cell_table
 from unet_monai.data.imagej_rois import instances_from_rois, rois_from_instances
 from unet_monai.metrics import APMetric, SEGMetric
 from unet_monai.transforms import BorderWeightMap, LogitsToInstances
+
+from tests.bundle.test_faults import pairs, train
 
 SIDE = 317
 CELLS = np.kron(np.arange(1, SIDE**2 + 1).reshape(SIDE, SIDE), np.pad(np.ones((2, 1), int), ((0, 1), (0, 2))))

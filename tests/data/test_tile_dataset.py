@@ -10,10 +10,10 @@ import torch
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, Lambdad, RandGaussianNoised, RandLambdad, Transform
-
-from tests.drawings import random_discs
 from unet_monai.data import DrawSampler, TileDataset
 from unet_monai.transforms import RandElasticDeformationd
+
+from tests.drawings import random_discs
 
 
 class DrawnImage(Transform):

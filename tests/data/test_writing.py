@@ -4,7 +4,6 @@ import errno
 from pathlib import Path
 
 import pytest
-
 from unet_monai.data.writing import writing
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from unet_monai.export import save_onnx, save_torch_program
 from unet_monai.networks import ValidUNet
 

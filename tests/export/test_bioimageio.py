@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tests.export.conftest import draw_network
 from unet_monai.bundle.configs import find_configs
 from unet_monai.export.bioimageio import save_bioimageio
 from unet_monai.export.model_card import ModelCard, read_model_card
+
+from tests.export.conftest import draw_network
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from unet_monai.export.__main__ import main
 from unet_monai.networks import ValidUNet
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.bundle.test_small_disk import PAGE
-from tests.bundle.test_small_disk import small_disk as small_disk  # a fixture
 from unet_monai.bundle.configs import find_configs
 from unet_monai.export import save_onnx, save_torch_program
 from unet_monai.export.bioimageio import save_bioimageio
 from unet_monai.export.model_card import read_model_card
 from unet_monai.networks import ValidUNet
+
+from tests.bundle.test_small_disk import PAGE
+from tests.bundle.test_small_disk import small_disk as small_disk  # a fixture
 
 
 def save_package(network: ValidUNet, path: Path) -> None:

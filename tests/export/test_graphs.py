@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-
-from tests.export.conftest import draw_network
 from unet_monai.export import save_onnx
 from unet_monai.networks import NetworkTraits, OnnxNetwork, ValidUNet
+
+from tests.export.conftest import draw_network
 
 # The borders are 8 and 16 px, and sides are even: the first is the smallest tile.
 TILES = [(1, (18, 34)), (1, (60, 34)), (2, (22, 46)), (3, (40, 40))]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
-
 from unet_monai.bundle.configs import find_configs
 from unet_monai.data import draw_cells
 from unet_monai.networks import ValidUNet

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from unet_monai.bundle.configs import find_configs
 from unet_monai.export.model_card import ModelCard, read_model_card
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
-from tests.export.conftest import draw_network
 from unet_monai.export import SameSizeUNet
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
+
+from tests.export.conftest import draw_network
 
 # Columns first, the borders of the second are 44 and 88 px, and 44 is no multiple of its pooling step, 8.
 NETWORKS = [

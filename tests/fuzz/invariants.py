@@ -13,10 +13,6 @@ import tifffile
 import torch
 from monai.data import MetaTensor
 from scipy import ndimage, special
-
-from tests.fuzz.strategies import CONFIG
-from tests.reference.overlap_tile import whole_image_scores
-from tests.reference.weight_map import weight_map_reference
 from unet_monai import transforms
 from unet_monai.bundle.overrides import command_line_settings, mistyped_value, unknown_override
 from unet_monai.data import CellImageReader
@@ -37,6 +33,10 @@ from unet_monai.transforms.instances import (
     regrow_ridges,
     remove_small_components,
 )
+
+from tests.fuzz.strategies import CONFIG
+from tests.reference.overlap_tile import whole_image_scores
+from tests.reference.weight_map import weight_map_reference
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
+from unet_monai.data.image_io import IGNORE_LABEL
 
 from tests.bundle.conftest import REPOSITORY
 from tests.drawings import random_discs
-from unet_monai.data.image_io import IGNORE_LABEL
 
 CONFIG = json.loads((REPOSITORY / "bundle" / "configs" / "train.json").read_text(encoding="utf-8"))
 LARGEST_ID = 2**24 - 1  # that RandElasticDeformation takes

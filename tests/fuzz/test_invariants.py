@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unet_monai import transforms
 
 from tests.fuzz import invariants
 from tests.fuzz.strategies import NAMES, SEEDS, WORDS, label_maps, masks, networks, scores, sizes
-from unet_monai import transforms
 
 
 class Fuzz(NamedTuple):
@@ -63,11 +63,7 @@ FUZZ = [
     ),
     Fuzz(
         invariants.ids_of_blocks_are_those_of_the_whole_image,
-        {
-            "mask": masks(most=12),
-            "block": st.tuples(*[st.integers(1, 7)] * 3),
-            "min_size": st.integers(0, 6),
-        },
+        {"mask": masks(most=12), "block": st.tuples(*[st.integers(1, 7)] * 3), "min_size": st.integers(0, 6)},
         0.15,
     ),
     Fuzz(

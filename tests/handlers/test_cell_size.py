@@ -8,12 +8,12 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
-
-from tests.drawings import draw
 from unet_monai import segment
 from unet_monai.handlers import CellSizeHandler
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.networks import ValidUNet
+
+from tests.drawings import draw
 
 # Areas 9, 1, 25 and 9, and none: the median is 9, the diameter 3.4.
 CELLS = [

@@ -8,11 +8,11 @@ from typing import BinaryIO
 import pytest
 import torch
 from ignite.engine import Events
-
-from tests.handlers.training import Training, make_training
 from unet_monai.handlers import CheckpointHandler
 from unet_monai.handlers.checkpoints import save_atomically
 from unet_monai.networks import ValidUNet
+
+from tests.handlers.training import Training, make_training
 
 
 def load(path: Path) -> dict:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 from ignite.engine import Engine, Events
-
 from unet_monai.handlers import EpochSeedHandler
 
 

@@ -13,7 +13,6 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 from PIL import Image
 from torch import nn
-
 from unet_monai.data import CellImageReader, FaultTolerantDataset, find_images
 from unet_monai.data.fault_tolerant_dataset import FailedFilesError
 from unet_monai.handlers import FailedFiles, FileProgressHandler

@@ -7,14 +7,14 @@ import pytest
 import torch
 from monai.handlers import IgniteMetricHandler, from_engine
 from PIL import Image
-
-from tests.drawings import random_discs
-from tests.handlers.validation import ITEMS, make_evaluator, make_item, make_metrics
 from unet_monai.handlers import ImageResultsHandler
 from unet_monai.handlers.image_results import picture_plane, scores_of_images
 from unet_monai.metrics import APMetric, DETMetric, SEGMetric
 from unet_monai.pictures import contact_sheet, draw_errors
 from unet_monai.pictures.errors import ERROR_LEGEND
+
+from tests.drawings import random_discs
+from tests.handlers.validation import ITEMS, make_evaluator, make_item, make_metrics
 
 
 class Writer:

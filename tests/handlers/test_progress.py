@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from ignite.engine import Engine, Events
+from unet_monai.handlers import FileProgressHandler, ProgressHandler
 
 from tests.handlers.training import make_training
-from unet_monai.handlers import FileProgressHandler, ProgressHandler
 
 
 def interrupt(engine: Engine) -> None:

@@ -16,9 +16,6 @@ from ignite.engine import Engine
 from ignite.handlers import time_limit
 from monai.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
-
-from tests.handlers.test_cell_size import CELLS, MEDIAN, inferer_of, make
-from tests.handlers.test_cell_size import run as run_cell_size
 from unet_monai.handlers import (
     CellSizeHandler,
     CheckpointHandler,
@@ -30,6 +27,9 @@ from unet_monai.handlers import (
 )
 from unet_monai.handlers.epoch_seed import RANK_STRIDE
 from unet_monai.handlers.ranks import gather
+
+from tests.handlers.test_cell_size import CELLS, MEDIAN, inferer_of, make
+from tests.handlers.test_cell_size import run as run_cell_size
 
 Result = dict[str, Any]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import unet_monai
 from ignite.engine import Engine, Events
 from monai.data import Dataset
-
-import unet_monai
-from tests.handlers.validation import ITEMS, make_evaluator, make_metrics, make_trainer
-from tests.pictures.test_report import Page
 from unet_monai.handlers import EvaluationReportHandler, TrainingReportHandler
 from unet_monai.handlers.history import History
+
+from tests.handlers.validation import ITEMS, make_evaluator, make_metrics, make_trainer
+from tests.pictures.test_report import Page
 
 STEPS = 4
 

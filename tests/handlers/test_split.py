@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ignite.engine import Engine
 from monai.data import CacheDataset, Dataset
+from unet_monai.handlers import SplitHandler
 
 from tests.bundle.test_small_disk import PAGE
 from tests.bundle.test_small_disk import small_disk as small_disk  # a fixture
-from unet_monai.handlers import SplitHandler
 
 
 def test_writes_both_lists_when_training_starts(tmp_path: Path) -> None:

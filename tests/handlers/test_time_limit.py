@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from ignite.engine import Engine
 from ignite.handlers import time_limit
-
 from unet_monai.handlers import TimeLimitHandler
 
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-
 from unet_monai.handlers import WeightAveragingHandler
 
 

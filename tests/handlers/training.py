@@ -13,7 +13,6 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanAbsoluteError, ValidationHandler, from_engine
 from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import Compose, RandGaussianNoised
-
 from unet_monai.data import DrawSampler, TileDataset
 from unet_monai.handlers import CheckpointHandler, EpochSeedHandler, ResumeHandler, WeightAveragingHandler
 from unet_monai.losses import WeightedCrossEntropyLoss

@@ -11,7 +11,6 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
 from monai.transforms import Lambdad
-
 from unet_monai.metrics import DETMetric, SEGMetric
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from monai.data import MetaTensor, set_track_meta
 from monai.inferers import Inferer
-
-from tests.reference.overlap_tile import whole_image_scores
 from unet_monai.inferers import OverlapTileInferer
 from unet_monai.networks import ValidUNet
+
+from tests.reference.overlap_tile import whole_image_scores
 
 SHALLOW = {"features": (2, 4, 8)}
 THICK_SLICES = {

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms.rescale import resample, smooth

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.reference.overlap_tile import whole_image_scores
 from unet_monai.inferers import OverlapTileInferer, ViewAveragingInferer
 from unet_monai.inferers.view_averaging import VIEW_SETS, view_set
 from unet_monai.networks import ValidUNet
+
+from tests.reference.overlap_tile import whole_image_scores
 
 NUMBERED = torch.arange(6.0).reshape(1, 1, 2, 3)
 

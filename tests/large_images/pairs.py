@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-
-from tests.drawings import random_discs
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import PixelGrid
 from unet_monai.large_images.ome_zarr import open_ome_zarr
+
+from tests.drawings import random_discs
 
 
 def random_pair(seed: int, *size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 
 from tests.drawings import draw
-from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 
 
 @pytest.mark.parametrize("size", [(1,), (16,), (33, 20), (20, 9, 17)])

@@ -7,13 +7,13 @@ import pytest
 import torch
 import zarr
 from monai.transforms import ScaleIntensityRangePercentiles
-
-from tests.large_images.images import make_network
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.large_images import open_image
 from unet_monai.large_images.block_grid import Block, block_grid
 from unet_monai.large_images.block_scores import BlockScorer
 from unet_monai.networks import ValidUNet
+
+from tests.large_images.images import make_network
 
 
 def in_memory(pixels: np.ndarray, network: ValidUNet, cell_diameter: float | None = None) -> torch.Tensor:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from unet_monai.large_images.claims import Claim, take_claim
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage, special
-
-from tests.drawings import draw
 from unet_monai.large_images.block_grid import Block, block_grid
 from unet_monai.large_images.block_instances import CORE, BlockInstances, marks_of
 from unet_monai.large_images.components import Table, merge_pieces, painted, piece_table
 from unet_monai.large_images.ome_zarr import BlockArray, open_ome_zarr
 from unet_monai.transforms import LogitsToInstances
+
+from tests.drawings import draw
 
 
 def smooth_scores(seed: int, size: tuple[int, ...], classes: int, sigma: float) -> np.ndarray:

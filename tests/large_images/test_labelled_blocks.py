@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from tests.large_images.pairs import write_tiff
 from unet_monai.large_images import PairReader, lazy_cell_diameter, split_labelled_blocks
 from unet_monai.large_images.lazy_pairs import find_lazy_pairs
+
+from tests.large_images.pairs import write_tiff
 
 
 def write_set(folder: Path, **cells: list[tuple[int, int]]) -> Path:

@@ -16,6 +16,8 @@ import tifffile
 import torch
 import zarr
 from monai.bundle import ConfigWorkflow
+from unet_monai.bundle.errors import first_cause, says_all
+from unet_monai.large_images import export_tiff
 
 from tests.bundle.conftest import REPOSITORY, run_bundle
 from tests.bundle.test_small_disk import PAGE
@@ -24,8 +26,6 @@ from tests.large_images.images import make_finding_network
 from tests.large_images.pairs import write_zarr
 from tests.large_images.test_segmenter import draw_nuclei, read
 from tests.rights import needs_rights, rights
-from unet_monai.bundle.errors import first_cause, says_all
-from unet_monai.large_images import export_tiff
 
 CONFIG = REPOSITORY / "bundle" / "configs" / "inference_large.json"
 CELLS = draw_nuclei(90, 100)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from unet_monai.data import draw_cells
+from unet_monai.large_images.lazy_image import PixelGrid
 
 from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
 from tests.large_images.pairs import write_tiff, write_zarr
-from unet_monai.data import draw_cells
-from unet_monai.large_images.lazy_image import PixelGrid
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FILES = f"['{CONFIGS}/train.json','{CONFIGS}/train_large.json']"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-
 from unet_monai.data.image_io import CellImageReader
 from unet_monai.large_images import open_image
 from unet_monai.large_images.block_grid import Block

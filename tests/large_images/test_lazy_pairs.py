@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tifffile
 from monai.transforms import ScaleIntensityRangePercentiles
-
-from tests.drawings import draw
-from tests.large_images.pairs import random_pair, write_tiff, write_zarr
 from unet_monai.data import LabelReader
 from unet_monai.large_images import PairReader
 from unet_monai.large_images.block_grid import Block, block_grid
 from unet_monai.large_images.lazy_image import PixelGrid
 from unet_monai.large_images.lazy_pairs import count_blocks, find_lazy_pairs, numbered_block
+
+from tests.drawings import draw
+from tests.large_images.pairs import random_pair, write_tiff, write_zarr
 
 WHOLE = Block((0, 0), (60, 70))
 

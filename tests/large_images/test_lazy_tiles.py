@@ -11,8 +11,6 @@ import tifffile
 import torch
 import zarr
 from monai.transforms import Compose, ScaleIntensityRangePercentiles
-
-from tests.large_images.pairs import random_pair, write_tiff, write_zarr
 from unet_monai.data import TileDataset
 from unet_monai.large_images import (
     FindLabelsd,
@@ -28,6 +26,8 @@ from unet_monai.large_images.lazy_tiles import axis_window, mirrored_window
 from unet_monai.transforms import IgnoreMargin, RandElasticDeformation
 from unet_monai.transforms.elastic_deformation import Deformation, source_window
 from unet_monai.transforms.rescale import Rescale
+
+from tests.large_images.pairs import random_pair, write_tiff, write_zarr
 
 SIZE = (420, 300)
 EVERYTHING: dict[str, Any] = {"rotate_range": 3.0, "shift_range": 10, "scale_range": 0.15, "flip_prob": 0.5}

@@ -15,13 +15,13 @@ import pytest
 import tifffile
 import torch
 import zarr
+from unet_monai.large_images import BlockSettings, LargeImageSegmenter, open_image
+from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
+from unet_monai.transforms import LogitsToInstances
 
 from tests.bundle.conftest import REPOSITORY
 from tests.large_images.images import make_finding_network
 from tests.large_images.test_segmenter import draw_nuclei
-from unet_monai.large_images import BlockSettings, LargeImageSegmenter, open_image
-from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
-from unet_monai.transforms import LogitsToInstances
 
 TILE = 512
 BUDGET = BlockSettings().memory_budget

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms.utils_pytorch_numpy_unification import percentile
-
 from unet_monai.large_images.percentiles import streamed_percentiles
 
 KNOBS = [0, 1, 37.5, 99.8, 100]

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-
 from unet_monai.large_images.block_grid import Block, block_grid
 from unet_monai.large_images.rescaled_blocks import BlockResampling, resampling_matrix, rescaled_size
 from unet_monai.transforms.rescale import Rescale, resample
@@ -14,11 +13,7 @@ from unet_monai.transforms.rescale import Rescale, resample
 def test_halving_weighs_four_pixels_and_fewer_at_the_edges() -> None:
     """Triangles of four pixels: 1 3 3 1, and what of them lies in the image."""
     expected = np.array(
-        [
-            [3 / 7, 3 / 7, 1 / 7, 0, 0, 0],
-            [0, 1 / 8, 3 / 8, 3 / 8, 1 / 8, 0],
-            [0, 0, 0, 1 / 7, 3 / 7, 3 / 7],
-        ]
+        [[3 / 7, 3 / 7, 1 / 7, 0, 0, 0], [0, 1 / 8, 3 / 8, 3 / 8, 1 / 8, 0], [0, 0, 0, 1 / 7, 3 / 7, 3 / 7]]
     )
     np.testing.assert_allclose(resampling_matrix(6, 3).toarray(), expected, atol=1e-7)
 

@@ -16,10 +16,6 @@ from monai.bundle import ConfigParser
 from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 from scipy import ndimage, special
-
-from tests.bundle.conftest import REPOSITORY
-from tests.drawings import random_discs
-from tests.large_images.images import make_network
 from unet_monai.bundle.errors import first_cause
 from unet_monai.bundle.overrides import mistyped_value
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
@@ -29,6 +25,10 @@ from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
 from unet_monai.networks import ValidUNet, load_network
 from unet_monai.transforms import LogitsToInstances
 from unet_monai.transforms.touching_ridge import touching_ridge
+
+from tests.bundle.conftest import REPOSITORY
+from tests.drawings import random_discs
+from tests.large_images.images import make_network
 
 CONFIG = REPOSITORY / "bundle" / "configs" / "inference_large.json"
 WEIGHTS = REPOSITORY / "bundle" / "weights" / "nuclei.pt"

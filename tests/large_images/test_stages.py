@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from unet_monai.large_images.block_grid import Block, block_grid
 from unet_monai.large_images.claims import take_claim
 from unet_monai.large_images.stages import finish_blocks, finish_json, finish_table

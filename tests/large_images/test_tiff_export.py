@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-
-from tests.bundle.conftest import REPOSITORY
 from unet_monai.large_images import export_tiff, open_image, tiff_export
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import PixelGrid
 from unet_monai.large_images.ome_zarr import open_ome_zarr
+
+from tests.bundle.conftest import REPOSITORY
 
 
 def write_cells(folder: Path, size: tuple[int, ...], grid: PixelGrid | None = None, chunk: int = 64) -> np.ndarray:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import zarr
 from scipy import ndimage
-
-from tests.drawings import random_discs
-from tests.large_images.images import make_finding_network
-from tests.large_images.pairs import write_zarr
 from unet_monai import segment
 from unet_monai.large_images import BlockSettings, LargeImageSegmenter, open_image
 from unet_monai.large_images.lazy_image import PixelGrid
 from unet_monai.large_images.segmenter import BYTES_PER_PIXEL
 from unet_monai.transforms import LogitsToInstances
+
+from tests.drawings import random_discs
+from tests.large_images.images import make_finding_network
+from tests.large_images.pairs import write_zarr
 
 GRID = PixelGrid((0.5, 0.25, 2.0), (10.0, -20.0, 30.0), "millimeter")
 

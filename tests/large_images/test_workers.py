@@ -20,12 +20,12 @@ import tifffile
 import torch
 import zarr
 from PIL import Image
+from unet_monai.large_images import export_tiff
+from unet_monai.large_images import segmenter as segmenter_module
 
 from tests.bundle.conftest import REPOSITORY
 from tests.large_images import worker
 from tests.large_images.images import make_network
-from unet_monai.large_images import export_tiff
-from unet_monai.large_images import segmenter as segmenter_module
 
 
 class Task(NamedTuple):

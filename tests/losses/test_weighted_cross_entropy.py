@@ -10,7 +10,6 @@ from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.nn.functional import cross_entropy
-
 from unet_monai.losses import WeightedCrossEntropyLoss
 from unet_monai.networks import ValidUNet
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import PanopticQualityMetric
-
-from tests.drawings import draw, random_discs
-from tests.reference.average_precision import all_ious, counts_reference, pq_reference
 from unet_monai.metrics import APMetric, PQMetric
 from unet_monai.metrics.average_precision import AP_THRESHOLDS, ap_curve
 from unet_monai.metrics.instance_matching import match_counts, overlap_table
+
+from tests.drawings import draw, random_discs
+from tests.reference.average_precision import all_ious, counts_reference, pq_reference
 
 METRICS = [APMetric, PQMetric]
 THRESHOLDS = ["0.1", "0.2", "0.25", "1/3", "0.5", "0.6", "2/3", "0.75", "0.8", "1"]

@@ -9,10 +9,10 @@ import torch
 from ignite.engine import Engine
 from monai.config import TensorOrList
 from monai.handlers import IgniteMetricHandler, MetricsSaver, from_engine
+from unet_monai.metrics.cell_tracking import DETMetric, SEGMetric
 
 from tests.drawings import draw, random_discs
 from tests.reference.metrics import det_reference, det_score, seg_reference
-from unet_monai.metrics.cell_tracking import DETMetric, SEGMetric
 
 METRICS = [SEGMetric, DETMetric]
 

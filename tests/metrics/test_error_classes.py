@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from tests.drawings import draw, random_discs
-from tests.reference.error_classes import error_classes_reference
 from unet_monai.data.image_io import IGNORE_LABEL
 from unet_monai.metrics.error_classes import ErrorClass, error_classes
 from unet_monai.metrics.instance_matching import ctc_matches, det_counts, overlap_table
+
+from tests.drawings import draw, random_discs
+from tests.reference.error_classes import error_classes_reference
 
 TRUE_CLASSES = {"RIGHT", "MISSED", "SPLIT", "MERGED"}
 PRED_CLASSES = {"RIGHT", "FALSE", "SPLIT", "MERGED", "EXCUSED"}

@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
+from unet_monai.metrics.foreground_rand import foreground_table, information_scores, rand_scores, thin_borders
 
 from tests.drawings import draw, random_discs
 from tests.reference.membranes import entropy, foreground_names, information_reference, rand_reference
-from unet_monai.metrics.foreground_rand import (
-    foreground_table,
-    information_scores,
-    rand_scores,
-    thin_borders,
-)
 
 ONE = draw("""
     111111

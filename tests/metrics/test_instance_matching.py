@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from unet_monai.metrics.instance_matching import ctc_matches, det_counts, jaccard_indices, overlap_table, seg_scores
 
 from tests.drawings import draw, random_discs
 from tests.reference.metrics import det_reference, seg_reference
-from unet_monai.metrics.instance_matching import ctc_matches, det_counts, jaccard_indices, overlap_table, seg_scores
 
 TWO_CELLS = draw("""
     1111....

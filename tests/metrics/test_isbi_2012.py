@@ -10,9 +10,6 @@ from ignite.engine import Engine
 from monai.config import TensorOrList
 from monai.handlers import IgniteMetricHandler, MetricsSaver, from_engine
 from scipy import ndimage
-
-from tests.drawings import draw, random_discs
-from tests.reference.membranes import information_reference, rand_reference, relax_reference
 from unet_monai.metrics import isbi_2012
 from unet_monai.metrics.foreground_rand import thin_borders
 from unet_monai.metrics.isbi_2012 import (
@@ -23,6 +20,9 @@ from unet_monai.metrics.isbi_2012 import (
     VRandMetric,
     WarpingErrorMetric,
 )
+
+from tests.drawings import draw, random_discs
+from tests.reference.membranes import information_reference, rand_reference, relax_reference
 
 SCORES = [VRandMetric, VInfoMetric]
 ERRORS = [RandErrorMetric, PixelErrorMetric, WarpingErrorMetric]

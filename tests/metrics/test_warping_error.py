@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from unet_monai.metrics.warping_error import NEIGHBOURS, relax_truth, simple_points, warping_error
 
 from tests.drawings import draw, random_discs
 from tests.reference.membranes import relax_reference, topology
-from unet_monai.metrics.warping_error import NEIGHBOURS, relax_truth, simple_points, warping_error
 
 TWO = draw("""
     111...222

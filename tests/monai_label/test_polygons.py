@@ -8,9 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 from skimage.draw import polygon2mask
+from unet_monai.data import draw_cells
 
 from tests.bundle.conftest import REPOSITORY
-from unet_monai.data import draw_cells
 
 
 @pytest.fixture

@@ -32,13 +32,13 @@ from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 from scipy import ndimage
 from skimage.draw import polygon2mask
-
-from tests.bundle.conftest import REPOSITORY
 from unet_monai import segment
 from unet_monai.data import LabelReader, draw_cells, median_cell_diameter
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms.cell_classes import CELL, TOUCHING, cell_classes
+
+from tests.bundle.conftest import REPOSITORY
 
 VENV = os.environ.get("UNET_MONAI_LABEL_VENV", "")
 pytestmark = pytest.mark.skipif(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from unet_monai.data import draw_cells
 
 from tests.bundle.conftest import REPOSITORY
-from unet_monai.data import draw_cells
 
 
 @pytest.fixture

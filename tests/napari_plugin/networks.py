@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from unet_monai.networks import ValidUNet
 
 SMALL = (2, 4, 8, 16, 32)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from tests.napari_plugin.networks import write_weights
 from unet_monai.data import draw_cells, load_split
 from unet_monai.napari_plugin.fine_tuning import Progress, Round, Training, prepare_round, read_progress
 from unet_monai.napari_plugin.training_pair import save_pair
+
+from tests.napari_plugin.networks import write_weights
 
 SHORT = ["--tile_size", "204", "--steps_per_epoch", "2", "--val_interval", "1", "--device", "cpu"]
 

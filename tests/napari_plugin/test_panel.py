@@ -27,12 +27,12 @@ from napari.components import ViewerModel
 from npe2 import PluginManifest
 from npe2.manifest.utils import import_python_name
 from qtpy.QtWidgets import QApplication
-
-from tests.napari_plugin.networks import write_weights
 from unet_monai import segment
 from unet_monai.data import draw_cells, find_pairs
 from unet_monai.napari_plugin import panel as panel_module
 from unet_monai.napari_plugin.panel import Panel, make_panel
+
+from tests.napari_plugin.networks import write_weights
 
 IMAGE, LABELS = draw_cells(1, (60, 84))
 SHORT = "--tile_size 204 --steps_per_epoch 1 --val_interval 1 --device cpu"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from tests.napari_plugin.networks import SMALL, write_weights
 from unet_monai import segment
 from unet_monai.data import CellImageReader, draw_cells
 from unet_monai.napari_plugin.planes import load_plane_network, picture_of, plane_indices, segment_planes
 from unet_monai.networks import ValidUNet
+
+from tests.napari_plugin.networks import SMALL, write_weights
 
 
 def test_each_plane_is_segmented_as_an_image_of_its_own(tmp_path: Path) -> None:

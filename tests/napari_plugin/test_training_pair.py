@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from unet_monai.data import CellImageReader, LabelReader, draw_cells, find_pairs
 from unet_monai.napari_plugin import training_pair
 from unet_monai.napari_plugin.training_pair import LabelExistsError, cells_in_parts, save_pair
@@ -19,10 +18,7 @@ def read_back(root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the only pair of a data set, rows first."""
     (pair,) = find_pairs(root)
     image, label = CellImageReader(2, 1), LabelReader()
-    return (
-        image.get_data(image.read(pair["image"]))[0][0].T,
-        label.get_data(label.read(pair["label"]))[0][0].T,
-    )
+    return (image.get_data(image.read(pair["image"]))[0][0].T, label.get_data(label.read(pair["label"]))[0][0].T)
 
 
 def contents(root: Path) -> list[str]:

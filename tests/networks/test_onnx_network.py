@@ -6,7 +6,6 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-
 from unet_monai.networks import OnnxNetwork
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from unet_monai.networks import ValidUNet, load_pretrained
 
 BUFFERS = ("image_scale", "image_smoothing", "cell_diameter")

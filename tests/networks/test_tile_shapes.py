@@ -4,8 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-
-from tests.reference.overlap_tile import mirror_out
 from unet_monai.networks.tile_shapes import (
     balanced_output_size,
     context_border,
@@ -14,6 +12,8 @@ from unet_monai.networks.tile_shapes import (
     output_size,
     tile_starts,
 )
+
+from tests.reference.overlap_tile import mirror_out
 
 
 def traced_size(size: int, kernels: list[int], pools: list[int]) -> int | None:

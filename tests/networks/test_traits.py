@@ -4,7 +4,6 @@ from math import isnan
 
 import pytest
 from torch import nn
-
 from unet_monai.networks import NetworkTraits, ValidUNet
 
 

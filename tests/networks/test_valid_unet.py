@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv3d
 from torch.utils._python_dispatch import TorchDispatchMode
-
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.tile_shapes import output_size
 from unet_monai.networks.valid_unet import DoubleConv

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from unet_monai.networks import ValidUNet
 from unet_monai.networks.weights_file import check_weights_fit, load_network, read_weights_file
 

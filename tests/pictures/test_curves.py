@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-
 from unet_monai.pictures.curves import EpochResult, draw_curves
 
 EPOCHS = [EpochResult(i, 1 / i, 0.9 / i, 1.1 / i, {"SEG": 0.1 * i, "DET": 0.2} if i % 2 else {}) for i in range(1, 6)]

@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
-
-from tests.drawings import draw, random_discs
 from unet_monai.metrics.error_classes import ErrorClass
 from unet_monai.pictures import draw_errors
 from unet_monai.pictures.errors import ERROR_COLOURS, ERROR_LEGEND, TINT
+
+from tests.drawings import draw, random_discs
 
 LABEL = draw("""
     ....................................

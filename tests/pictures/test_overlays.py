@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from tests.drawings import draw, random_discs
 from unet_monai.pictures import contact_sheet, draw_overlay
 from unet_monai.pictures.overlays import BOTH, GAP, LEGEND, PREDICTION, TITLE_HEIGHT, TRUTH
+
+from tests.drawings import draw, random_discs
 
 LABEL = draw("""
     ..............

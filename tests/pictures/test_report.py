@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-
 from unet_monai.pictures.errors import ERROR_LEGEND
 from unet_monai.pictures.report import ImageResult, Report, render_report, summarise_measures, total_classes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import map_coordinates
-
 from unet_monai.transforms.elastic_deformation import Deformation
 
 

@@ -21,10 +21,7 @@ def mirror_out(array: np.ndarray, margins: Sequence[tuple[int, int]]) -> np.ndar
 
 
 def whole_image_scores(
-    image: torch.Tensor,
-    network: Callable[[torch.Tensor], torch.Tensor],
-    border: Sequence[int],
-    poolings: Sequence[int],
+    image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor], border: Sequence[int], poolings: Sequence[int]
 ) -> torch.Tensor:
     """Return the scores (B, K, *S) of one pass over the image (B, C, *S), mirrored out by `border` before its first
     pixel and by `border` + r after its last, r the least that the poolings fit."""

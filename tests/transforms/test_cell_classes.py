@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.drawings import draw, random_discs
 from unet_monai.transforms.cell_classes import CellClasses, CellClassesd, cell_classes
 from unet_monai.transforms.touching_ridge import touching_ridge
+
+from tests.drawings import draw, random_discs
 
 LABEL = draw("""
     1112222

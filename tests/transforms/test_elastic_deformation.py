@@ -7,9 +7,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from torch.nn.functional import grid_sample
-
-from tests.drawings import draw, random_discs
-from tests.reference.elastic import coordinates_reference, resample_reference
 from unet_monai.transforms import RandElasticDeformation, RandElasticDeformationd
 from unet_monai.transforms.elastic_deformation import (
     OVERSHOOT,
@@ -19,6 +16,9 @@ from unet_monai.transforms.elastic_deformation import (
     sampling_grid,
     source_window,
 )
+
+from tests.drawings import draw, random_discs
+from tests.reference.elastic import coordinates_reference, resample_reference
 
 EVERYTHING = {"magnitude": 2.0, "rotate_range": 3.0, "shift_range": 3.0, "scale_range": 0.3, "flip_prob": 0.5}
 

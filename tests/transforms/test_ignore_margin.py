@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.drawings import draw, random_discs
 from unet_monai.metrics import APMetric, DETMetric, PQMetric, SEGMetric
 from unet_monai.metrics.instance_matching import det_counts, match_counts, overlap_table, seg_scores
 from unet_monai.transforms import IgnoreMargin, IgnoreMargind
 from unet_monai.transforms.ignore_margin import ignore_margin
+
+from tests.drawings import draw, random_discs
 
 CELLS = draw("""
     11......

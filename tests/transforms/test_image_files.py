@@ -9,7 +9,6 @@ import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor, decollate_batch
 from monai.transforms import Compose, LoadImaged, SaveImaged
 from PIL import Image
-
 from unet_monai.data.datalist import find_images
 from unet_monai.data.image_io import CellImageReader, LabelReader
 from unet_monai.transforms.image_files import LoadCellImaged, SaveInstancesd

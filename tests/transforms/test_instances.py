@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from tests.drawings import draw, random_discs
-from tests.reference.growth import breadth_first_steps
 from unet_monai.transforms.cell_classes import cell_classes
 from unet_monai.transforms.instances import (
     LogitsToInstances,
@@ -18,6 +15,9 @@ from unet_monai.transforms.instances import (
     remove_small_components,
 )
 from unet_monai.transforms.touching_ridge import touching_ridge
+
+from tests.drawings import draw, random_discs
+from tests.reference.growth import breadth_first_steps
 
 CELLS = draw("""
     ..............

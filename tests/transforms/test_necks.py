@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
-
-from tests.drawings import random_discs
 from unet_monai.transforms.instances import LogitsToInstances, LogitsToInstancesd, logits_to_instances
 from unet_monai.transforms.necks import split_at_necks
+
+from tests.drawings import random_discs
 
 
 def discs(shape: tuple[int, ...], *centres_and_radii: tuple[tuple[int, ...], float]) -> np.ndarray:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
 from unet_monai.transforms.probability import LogitsToProbability, LogitsToProbabilityd, logits_to_probability
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy import ndimage, special
-
-from tests.reference import regions as reference
 from unet_monai.transforms import LogitsToRegions, LogitsToRegionsd
 from unet_monai.transforms.regions import join_at_weak_borders, logits_to_regions
+
+from tests.reference import regions as reference
 
 
 def scores_of(cell: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 from torch.nn.functional import interpolate
+from unet_monai.transforms.rescale import Rescale, Rescaled, resample, smooth
 
 from tests.drawings import draw, random_discs
-from unet_monai.transforms.rescale import Rescale, Rescaled, resample, smooth
 
 
 def random_image(*shape: int) -> torch.Tensor:

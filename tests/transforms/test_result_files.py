@@ -10,11 +10,11 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImaged
 from PIL import Image
 from roifile import roiread
-
-from tests.drawings import draw, random_discs
 from unet_monai.data import CellImageReader, find_images, find_pairs, instances_from_rois
 from unet_monai.pictures import draw_overlay
 from unet_monai.transforms import LoadCellImaged, SaveCellTabled, SaveInstancesd, SaveOverlayd, SaveRoisd
+
+from tests.drawings import draw, random_discs
 
 WRITERS = (SaveInstancesd, SaveCellTabled, SaveOverlayd, SaveRoisd)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-
 from unet_monai.transforms import RandElasticDeformation, RandElasticDeformationd
 
 SETTINGS = {"magnitude": 3, "rotate_range": 3.1, "shift_range": 2}

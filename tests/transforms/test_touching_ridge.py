@@ -7,9 +7,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy import ndimage
+from unet_monai.transforms.touching_ridge import TouchingRidge, TouchingRidged, box_extreme, nearby_ids, touching_ridge
 
 from tests.drawings import draw, random_discs
-from unet_monai.transforms.touching_ridge import TouchingRidge, TouchingRidged, box_extreme, nearby_ids, touching_ridge
 
 CELLS = draw("""
     1111222.

@@ -8,9 +8,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from scipy import ndimage
-
-from tests.drawings import draw, random_discs
-from tests.reference.weight_map import two_nearest_reference, weight_map_reference
 from unet_monai.transforms import BorderWeightMap, BorderWeightMapd, CellClasses, TouchingRidge
 from unet_monai.transforms.weight_map import (
     NEGLIGIBLE,
@@ -19,6 +16,9 @@ from unet_monai.transforms.weight_map import (
     label_context,
     two_nearest_distances,
 )
+
+from tests.drawings import draw, random_discs
+from tests.reference.weight_map import two_nearest_reference, weight_map_reference
 
 PAIR = draw("""
     11....22

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from monai.bundle import ConfigParser
-
 import unet_monai
+from monai.bundle import ConfigParser
 from unet_monai.bundle.configs import find_configs
 from unet_monai.bundle.zoo_rules import LARGE_FILES, broken_rules, sha256
 

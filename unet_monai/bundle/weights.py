@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 from torch import nn
-
 from unet_monai.networks.weights_file import check_weights_fit, read_weights_file
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import isnan, nan
 
 import numpy as np
-
 from unet_monai.data.image_io import LabelReader
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from monai.data import Dataset
 from tqdm import trange
-
 from unet_monai.data.image_formats import split_page
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from monai.utils import ensure_tuple
 from PIL import Image
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
-
 from unet_monai.data.image_formats import (
     JPEG_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -259,11 +258,7 @@ class LabelReader(_CellReader):
 
 
 def write_instances(
-    path: str | Path,
-    instances: np.ndarray,
-    *,
-    affine: np.ndarray | None = None,
-    page: tuple[int, int] | None = None,
+    path: str | Path, instances: np.ndarray, *, affine: np.ndarray | None = None, page: tuple[int, int] | None = None
 ) -> None:
     """Write instances as uint16, or as uint32 where ids exceed 65,535 and the kind of file holds them.
 

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 from roifile import ImagejRoi
-
 from unet_monai.data.image_formats import (
     JPEG_SUFFIXES,
     SUPPORTED_SUFFIXES,

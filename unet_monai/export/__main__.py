@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-
 from unet_monai.bundle.configs import find_configs
 from unet_monai.export.bioimageio import save_bioimageio
 from unet_monai.export.graphs import save_onnx, save_torch_program

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
-
 from unet_monai.data import draw_cells
 from unet_monai.data.image_io import PERCENTILES
 from unet_monai.data.writing import writing

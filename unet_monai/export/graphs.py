@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
-
 from unet_monai.data.writing import writing
 from unet_monai.extras import import_extra
 from unet_monai.networks import ValidUNet

@@ -6,7 +6,6 @@ import torch
 from monai.networks.layers import gaussian_1d, separable_filtering
 from torch import nn
 from torch.nn.functional import pad
-
 from unet_monai.networks import ValidUNet
 
 

@@ -7,7 +7,6 @@ from itertools import chain
 import numpy as np
 from ignite.engine import Events
 from monai.engines.workflow import Workflow
-
 from unet_monai.data.cell_size import cell_sizes
 from unet_monai.handlers.ranks import gather
 from unet_monai.inferers.rescaling import RescalingInferer, warn_of_other_cells

@@ -14,7 +14,6 @@ from monai.engines.workflow import Workflow
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
 from unet_monai.data.writing import writing
 from unet_monai.networks.weights_file import check_weights_fit, read_weights_file
 

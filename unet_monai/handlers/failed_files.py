@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from monai.engines import SupervisedEvaluator
-
 from unet_monai.data.fault_tolerant_dataset import FailedFilesError, ReadableDataset, error_line
 from unet_monai.data.image_formats import split_page
 from unet_monai.handlers.ranks import gather

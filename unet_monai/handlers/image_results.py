@@ -17,7 +17,6 @@ from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
-
 from unet_monai.data.image_formats import image_stem
 from unet_monai.data.writing import writing
 from unet_monai.handlers.ranks import gather

@@ -13,14 +13,13 @@ import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
+import unet_monai
 from ignite.engine import Events
 from ignite.handlers.timing import Timer
 from monai.data.dataset import Dataset
 from monai.engines.workflow import Workflow
 from monai.handlers import IgniteMetricHandler
 from torch.utils.tensorboard import SummaryWriter
-
-import unet_monai
 from unet_monai.data.writing import writing
 from unet_monai.handlers.failed_files import FailedFiles
 from unet_monai.handlers.history import History

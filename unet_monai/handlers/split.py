@@ -9,7 +9,6 @@ import ignite.distributed as idist
 from ignite.engine import Events
 from monai.data.dataset import Dataset
 from monai.engines.workflow import Workflow
-
 from unet_monai.data.writing import writing
 
 

@@ -13,7 +13,6 @@ from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import Inferer
 from monai.utils import convert_to_dst_type, ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
-
 from unet_monai.networks.tile_shapes import balanced_output_size, mirrored_indices, output_size, tile_starts
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from monai.inferers.inferer import Inferer
-
 from unet_monai.data.cell_size import diameters_disagree, median_diameter
 from unet_monai.networks import ValidUNet
 from unet_monai.transforms.rescale import Rescale, resample

@@ -103,10 +103,7 @@ class Selection:
     """
 
     def __init__(
-        self,
-        image_size: Sequence[int],
-        roi: Sequence[Sequence[int]] | None = None,
-        mask: np.ndarray | None = None,
+        self, image_size: Sequence[int], roi: Sequence[Sequence[int]] | None = None, mask: np.ndarray | None = None
     ) -> None:
         whole = [(0, size) for size in image_size]
         given = np.array(whole if roi is None else roi, dtype=object)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import (
@@ -174,10 +173,7 @@ class BlockInstances:
             window = self._shared(block)
             cells = grown.read(window)
             gaps = label_gaps(cells)
-            return {
-                **piece_table("gap", gaps, block, window, self.image_size),
-                "contacts": contacts(gaps, cells),
-            }
+            return {**piece_table("gap", gaps, block, window, self.image_size), "contacts": contacts(gaps, cells)}
 
         tables = self._finish("holes", describe)
 

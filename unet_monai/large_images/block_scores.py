@@ -8,7 +8,6 @@ from itertools import product
 import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRange
-
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import LazyImage

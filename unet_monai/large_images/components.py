@@ -16,7 +16,6 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
 from unet_monai.large_images.block_grid import Block
 from unet_monai.transforms.touching_ridge import box_extreme
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from skimage.segmentation import clear_border
-
 from unet_monai.data.cell_size import cell_sizes, median_diameter
 from unet_monai.large_images.lazy_pairs import BLOCK_SIDE, Item, PairReader, find_lazy_pairs, numbered_block
 

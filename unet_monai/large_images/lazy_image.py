@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import nibabel
 import numpy as np
 import tifffile
-
 from unet_monai.data.image_formats import (
     NIFTI_SUFFIXES,
     TIFF_SUFFIXES,

@@ -13,7 +13,6 @@ import numpy as np
 from monai.transforms import ScaleIntensityRange
 from skimage.measure import label as connected_components
 from tqdm import tqdm
-
 from unet_monai.data.image_io import IGNORE_LABEL, LARGEST_EXACT_ID, PERCENTILES
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import LazyImage, name_of, open_image

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
-
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import name_of
 from unet_monai.large_images.lazy_pairs import Item, PairReader, numbered_block

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike
-
 from unet_monai.extras import import_extra
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import PixelGrid

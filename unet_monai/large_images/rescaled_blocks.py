@@ -8,7 +8,6 @@ from math import ceil
 import numpy as np
 import torch
 from scipy import sparse
-
 from unet_monai.large_images.block_grid import Block
 from unet_monai.transforms.rescale import Rescale, resample
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from scipy import special
-
 from unet_monai.data.image_io import PERCENTILES, CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
-
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.claims import CLAIM_SECONDS, take_claim
 from unet_monai.large_images.components import Position, Table
@@ -61,10 +60,7 @@ def block_name(position: Position) -> str:
 
 
 def finish_blocks(
-    folder: Path,
-    blocks: Mapping[Position, Block],
-    work: Callable[[Block], Table],
-    claim_seconds: float = CLAIM_SECONDS,
+    folder: Path, blocks: Mapping[Position, Block], work: Callable[[Block], Table], claim_seconds: float = CLAIM_SECONDS
 ) -> dict[Position, StoredTable]:
     """Have the work done on every block, by this process or others, and each recorded with the table that it returns.
 

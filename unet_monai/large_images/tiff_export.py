@@ -11,7 +11,6 @@ from uuid import NAMESPACE_OID, uuid4, uuid5
 
 import numpy as np
 import tifffile
-
 from unet_monai.extras import import_extra
 from unet_monai.large_images.lazy_image import PixelGrid, open_image
 from unet_monai.large_images.ome_zarr import made_by

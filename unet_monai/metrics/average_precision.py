@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-
 from unet_monai.metrics.cell_tracking import PooledInstanceMetric
 from unet_monai.metrics.instance_matching import OverlapTable, jaccard_indices, match_counts
 

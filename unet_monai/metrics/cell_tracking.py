@@ -11,7 +11,6 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-
 from unet_monai.metrics.image_rows import ImageRowsMetric
 from unet_monai.metrics.instance_matching import OverlapTable, det_counts, overlap_table, seg_scores
 

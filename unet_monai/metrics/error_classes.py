@@ -6,7 +6,6 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-
 from unet_monai.metrics.instance_matching import OverlapTable, ctc_matches
 
 

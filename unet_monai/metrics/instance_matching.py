@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
-
 from unet_monai.data.image_io import IGNORE_LABEL
 
 

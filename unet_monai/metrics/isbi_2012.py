@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
-
 from unet_monai.metrics.foreground_rand import (
     ForegroundTable,
     foreground_table,

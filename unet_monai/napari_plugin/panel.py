@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from unet_monai.bundle import find_bundle_root, find_weights
 from unet_monai.extras import import_extra
 from unet_monai.napari_plugin.fine_tuning import Progress, Training, prepare_round

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from unet_monai.data import CellImageReader
 from unet_monai.data.image_formats import Picture, channel_first
 from unet_monai.networks import ValidUNet, load_network

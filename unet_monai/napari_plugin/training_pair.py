@@ -11,7 +11,6 @@ import numpy as np
 import tifffile
 from skimage.measure import label as connected_components
 from skimage.segmentation import relabel_sequential
-
 from unet_monai.data import CellImageReader, write_instances
 from unet_monai.data.image_formats import SUPPORTED_SUFFIXES, Picture, split_suffix
 from unet_monai.data.image_io import output_name

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-
 from unet_monai.extras import import_extra
 from unet_monai.networks.traits import NetworkTraits
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from unet_monai.data.cell_size import diameters_disagree
 from unet_monai.networks.valid_unet import ValidUNet, shapes_of_weights
 from unet_monai.networks.weights_file import read_weights_file

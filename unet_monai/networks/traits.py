@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import nn
-
 from unet_monai.networks.valid_unet import ValidUNet
 
 

@@ -13,7 +13,6 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import relu_
-
 from unet_monai.networks.tile_shapes import context_border, output_size
 
 PerAxis = int | Sequence[int]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
 from unet_monai.networks.valid_unet import ValidUNet, settings_of_weights, shapes_of_weights
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
-
 from unet_monai.metrics.error_classes import ErrorClass, error_classes
 from unet_monai.metrics.instance_matching import overlap_table
 from unet_monai.pictures.canvas import clear_zoom, dim_picture, enlarge

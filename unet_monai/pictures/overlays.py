@@ -8,7 +8,6 @@ from itertools import accumulate
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
-
 from unet_monai.pictures.canvas import clear_zoom, dim_picture, enlarge
 
 TRUTH = (0, 200, 255)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from unet_monai.pictures.errors import ERROR_COLOURS
 
 

@@ -9,7 +9,6 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
-
 from unet_monai.transforms.touching_ridge import touching_ridge
 
 BACKGROUND, CELL, TOUCHING = 0, 1, 2

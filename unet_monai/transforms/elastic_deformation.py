@@ -25,7 +25,6 @@ from monai.utils import (
 )
 from scipy.interpolate import CubicSpline
 from torch.nn.functional import grid_sample
-
 from unet_monai.data.image_io import IGNORE_LABEL
 
 # Between its control points a natural cubic spline stays below this multiple of the largest, along one axis.

@@ -9,7 +9,6 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
-
 from unet_monai.data.image_io import IGNORE_LABEL
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from monai.config import DtypeLike, KeysCollection
 from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImaged, MapTransform, SaveImaged
-
 from unet_monai.data.image_formats import split_page
 from unet_monai.data.image_io import NIFTI_SUFFIXES, output_name, write_instances
 
@@ -44,11 +43,7 @@ class LoadCellImaged(LoadImaged):
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        reader: ImageReader,
-        dtype: DtypeLike = np.float32,
-        allow_missing_keys: bool = False,
+        self, keys: KeysCollection, reader: ImageReader, dtype: DtypeLike = np.float32, allow_missing_keys: bool = False
     ) -> None:
         if not isinstance(reader, ImageReader):
             raise TypeError(f"reader must be an ImageReader object, got {reader!r}.")

@@ -11,7 +11,6 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
 from scipy import ndimage, special
-
 from unet_monai.transforms.necks import split_at_necks
 from unet_monai.transforms.touching_ridge import box_extreme, nearby_ids, touching_ridge
 

@@ -13,7 +13,6 @@ from monai.config import KeysCollection
 from PIL import Image
 from roifile import roiwrite
 from torch.nn.functional import interpolate
-
 from unet_monai.data.cell_table import cell_table
 from unet_monai.data.image_formats import read_picture, split_suffix
 from unet_monai.data.image_io import output_name

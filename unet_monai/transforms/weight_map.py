@@ -10,7 +10,6 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
 from scipy import ndimage
-
 from unet_monai.data.image_io import IGNORE_LABEL
 
 # The border term is dropped where it falls below this.
