@@ -159,6 +159,17 @@ def test_a_job_of_slurm_keeps_the_local_ranks(alone: Path, cells: Path, tmp_path
     assert sorted(re.findall(r"local rank (\d)", output)) == ["0", "1"]
 
 
+def test_fewer_images_than_processes(alone: Path, cells: Path, tmp_path: Path) -> None:
+    network = {name: value for name, value in SETTINGS.items() if name.startswith("network_def")}
+    places = {"bundle_root": str(alone), "input": str(cells / "images" / "cell 1.png"), "output_dir": tmp_path}
+    job = torchrun("run", ["inference.json", "multi_gpu_inference.json"], **places, **network)
+    output, _ = job.communicate(timeout=TIMEOUT)
+    assert job.returncode != 0
+    line = "ValueError: dataset must hold at least one image for each of the 2 processes, got 1: start fewer"
+    assert output.count(line) >= 1
+    assert 'File "' not in output.partition(line)[0]
+
+
 @pytest.mark.parametrize(
     "files",
     [

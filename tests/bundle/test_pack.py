@@ -210,7 +210,8 @@ def test_passes_the_checks_of_the_zoo(unpacked: Path, cells: Path, tmp_path: Pat
     assert report == {"package": str(unpacked / "unet_monai" / "__init__.py"), "missing": {"infer": [], "train": []}}
 
 
-# The zoo's settings, and its commands for code.
+# The zoo's settings, and its commands for code (`runtests.sh --codeformat`). It means to run mypy and pytype too, but
+# not where there are no Python files, and its test for that holds also where there are several.
 ZOO_SETTINGS = {
     "setup.cfg": """
 [flake8]

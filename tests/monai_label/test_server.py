@@ -189,6 +189,14 @@ def wait_for(client: Client, server: subprocess.Popen[bytes], log: Path) -> None
     raise AssertionError(log.read_text())
 
 
+def test_only_this_machine_reaches_it(client: Client) -> None:
+    port = int(client.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=MINUTES):
+        pass
+    with pytest.raises(ConnectionRefusedError):  # by another address of this machine, as by its network's
+        socket.create_connection(("127.0.0.2", port), timeout=MINUTES)
+
+
 def test_says_what_it_serves(client: Client) -> None:
     info = client.info()
     assert info["models"][NAME]["labels"] == {"cell": 1}

@@ -6,6 +6,7 @@ from unet_monai.handlers.failed_files import FailedFiles as FailedFiles
 from unet_monai.handlers.image_results import ImageResultsHandler as ImageResultsHandler
 from unet_monai.handlers.progress import FileProgressHandler as FileProgressHandler
 from unet_monai.handlers.progress import ProgressHandler as ProgressHandler
+from unet_monai.handlers.ranks import deal_images as deal_images
 from unet_monai.handlers.ranks import open_summary_writer as open_summary_writer
 from unet_monai.handlers.report import EvaluationReportHandler as EvaluationReportHandler
 from unet_monai.handlers.report import TrainingReportHandler as TrainingReportHandler

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch.distributed as dist
+from monai.data import Dataset, DistributedSampler
 from torch.utils.tensorboard import SummaryWriter
 
 T = TypeVar("T")
@@ -29,6 +30,27 @@ def gather(value: T) -> list[T]:
     values: list[Any] | None = [None] * idist.get_world_size() if idist.get_rank() == 0 else None
     dist.gather_object(value, values, dst=0)
     return values or []
+
+
+def deal_images(dataset: Dataset) -> DistributedSampler:
+    """Deal the images of a dataset out to the processes in turn, each image once, in their order.
+
+    Args:
+        dataset: its items are the images.
+
+    Returns:
+        The sampler of this process.
+
+    Raises:
+        ValueError: if there are fewer images than processes: one without an image would wait for the others for ever.
+    """
+    processes = dist.get_world_size()
+    if len(dataset) < processes:
+        raise ValueError(
+            f"dataset must hold at least one image for each of the {processes} processes, got {len(dataset)}: start "
+            "fewer (--nproc_per_node), or set --validation if these are the images that validate."
+        )
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
 
 class SilentWriter:
