@@ -11,6 +11,7 @@ import torch
 from unet_monai.export import save_onnx
 from unet_monai.networks import NetworkTraits, OnnxNetwork, ValidUNet
 
+from tests.bundle.conftest import REPOSITORY
 from tests.export.conftest import draw_network
 
 # The borders are 8 and 16 px, and sides are even: the first is the smallest tile.
@@ -25,6 +26,14 @@ def test_onnx_scores_as_torch_does(network: ValidUNet, onnx_file: Path, batch: i
         scores = OnnxNetwork(onnx_file)(tiles)
     assert expected.std() > 0.01, "test invalid: all scores are alike"
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+
+
+def test_the_shipped_weights_score_as_in_torch(tmp_path: Path) -> None:
+    network = ValidUNet.from_state_dict(torch.load(REPOSITORY / "bundle" / "weights" / "nuclei.pt", weights_only=True))
+    save_onnx(network.eval(), tmp_path / "nuclei.onnx")
+    tiles = torch.rand(2, 1, 204, 236, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(OnnxNetwork(tmp_path / "nuclei.onnx")(tiles), network(tiles), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("batch", "size"), TILES)
