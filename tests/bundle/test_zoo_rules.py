@@ -187,3 +187,6 @@ def test_figures_of_the_documentation_are_those_of_the_metadata() -> None:
         for line in re.findall(r"^\|[^-].*$", section, re.MULTILINE)
     )
     assert dict(zip(header, map(float, values), strict=True)) == measures
+    # The shipped weights are those of this recorded training.
+    row = json.loads((REPOSITORY / "docs" / "experiments" / "headline-nuclei_dsb2018-ours-0.json").read_text())
+    assert {name: round(row["measures"]["identity"][name], 3) for name in measures} == measures
