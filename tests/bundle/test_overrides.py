@@ -7,6 +7,7 @@ import pytest
 from unet_monai.bundle import check_overrides
 from unet_monai.bundle.overrides import (
     NUMBERS,
+    PATHS,
     SWITCHES,
     WHOLE_NUMBERS,
     WHOLE_NUMBERS_PER_AXIS,
@@ -17,6 +18,7 @@ from unet_monai.bundle.overrides import (
 
 from tests.bundle.conftest import REPOSITORY
 
+PER_AXIS = "must be a whole number above 0 or a list of them"
 CONFIG = {
     "epochs": 20,
     "val_interval": 1,
@@ -61,7 +63,7 @@ class TestMistypedValue:
             "--tile_size 444 --roi_size [204,220] --roi_size (204,220) --network_def#features [2,4,8]",
             "--tile_size $a --epochs @b --w0 %c --largest_diameter $None",
             "--resume --rois true --resume False --rois=True",
-            "--validation t1* --views all --dataset_dir 5 --network_def#norm ten",
+            "--validation t1* --views all --dataset_dir ./5 --checkpoint None --network_def#norm ten",
         ],
     )
     def test_right_values(self, line: str) -> None:
@@ -78,14 +80,14 @@ class TestMistypedValue:
             ("--batch_size -2", "--batch_size must be at least 1, got -2."),
             ("--seed True", "--seed must be a whole number, got True."),
             ("--epochs --resume", "--epochs must be a whole number, got True."),
-            ("--tile_size 444.5", "--tile_size must be a whole number or a list of them, got 444.5."),
-            ("--tile_size [444,'b']", "--tile_size must be a whole number or a list of them, got [444, 'b']."),
-            ("--tile_size []", "--tile_size must be a whole number or a list of them, got []."),
-            (
-                "--network_def::features big",
-                "--network_def::features must be a whole number or a list of them, got 'big'.",
-            ),
+            ("--tile_size 444.5", f"--tile_size {PER_AXIS}, got 444.5."),
+            ("--tile_size [444,'b']", f"--tile_size {PER_AXIS}, got [444, 'b']."),
+            ("--tile_size []", f"--tile_size {PER_AXIS}, got []."),
+            ("--network_def::features big", f"--network_def::features {PER_AXIS}, got 'big'."),
+            ("--network_def#features [0,8]", f"--network_def#features {PER_AXIS}, got [0, 8]."),
             ("--threshold abc", "--threshold must be a number, got 'abc'."),
+            ("--seed -1", "--seed must be at least 0, got -1."),
+            ("--learning_rate -0.1", "--learning_rate must be at least 0, got -0.1."),
             ("--join_threshold abc", "--join_threshold must be a number, got 'abc'."),
             ("--learning_rate 0,1", "--learning_rate must be a number, got (0, 1)."),
             ("--largest_diameter null", "--largest_diameter must be '$None', in quotes, for none, got 'null'."),
@@ -96,6 +98,32 @@ class TestMistypedValue:
     )
     def test_wrong_values(self, line: str, message: str) -> None:
         assert mistyped_value(command_line_settings(["--views", "all", *line.split()])) == message
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("2024", "got '2024', which is read as 2024: write './2024'."),
+            ("1e5", "got '1e5', which is read as 100000.0: write './1e5'."),
+            ("a,b", "got 'a,b', which is read as ('a', 'b'): write './a,b'."),
+            ("True", "got 'True', which is read as True: write './True'."),
+        ],
+    )
+    def test_paths_that_the_command_line_takes_for_something_else(self, path: str, reason: str) -> None:
+        assert mistyped_value({"input": path}) == f"--input must be a path, {reason}"
+        assert mistyped_value({"input": f"./{path}"}) is None
+
+    @pytest.mark.parametrize("path", ["exp #3/a.png", "/data/exp #3", "stack.tif#3"])
+    def test_a_path_that_the_configs_would_cut(self, path: str) -> None:
+        reason = "must be a path without '#', which configs take for a sign of their own"
+        assert mistyped_value({"output_dir": path}) == f"--output_dir {reason}, got {path!r}."
+
+    def test_every_path_of_the_configs_is_checked(self) -> None:
+        roots = {"data_source", "validation"}
+        for path in (REPOSITORY / "bundle" / "configs").rglob("*.json"):
+            config = json.loads(path.read_text())
+            paths = {key for key, value in config.items() if key.endswith("_dir") or "bundle_root + '/" in str(value)}
+            names = {key for key in paths if not isinstance(config[key], dict) or key == "dataset_dir"}
+            assert names - roots <= set(PATHS), path.name
 
     def test_every_number_and_switch_of_the_configs_is_checked(self) -> None:
         known = {*WHOLE_NUMBERS, *WHOLE_NUMBERS_PER_AXIS, *NUMBERS, *SWITCHES, "validation"}
@@ -137,6 +165,8 @@ class TestUnknownOverride:
             ("netwrok_def#dropout", "network_def"),
             ("confg_file", "config_file"),
             ("train#trianer#max_epochs", "train#trainer"),
+            ("network_def#featurs", "network_def#features"),
+            ("network_def#kernel", "network_def#kernel_size"),
         ],
     )
     def test_names_the_nearest_real_key(self, name: str, nearest: str) -> None:

@@ -10,6 +10,7 @@ from unet_monai.networks.tile_shapes import (
     covering_output_size,
     mirrored_indices,
     output_size,
+    output_sizes,
     tile_starts,
 )
 
@@ -73,6 +74,15 @@ def test_error_names_the_nearest_sizes(size: int, named: str) -> None:
     message = rf"^input size must be one that the poolings fit, such as {named}, got {size}\.$"
     with pytest.raises(ValueError, match=message):
         output_size(size, border=92, step=16)
+
+
+def test_one_side_or_one_per_axis() -> None:
+    borders, steps = (92, 92, 8), (16, 16, 4)
+    assert output_sizes([572, 188, 24], borders, steps) == (388, 4, 8)
+    assert output_sizes(204, borders[:2], steps[:2]) == (20, 20)
+    for wrong in ([572, 572], (), [572] * 4):
+        with pytest.raises(ValueError, match=r"^input size must be one side, or 3, one per axis, got [\[(]"):
+            output_sizes(wrong, borders, steps)
 
 
 @pytest.mark.parametrize("size", [-5, 0, 1, 184])

@@ -289,6 +289,7 @@ class TestTransform:
                 {"class_weights": (1, 2, 3)},
                 r"class_weights must be two, background and cell, not negative, got \(1, 2, 3\)\.",
             ),
+            ({"class_weights": 5}, r"class_weights must be two, background and cell, not negative, got 5\."),
             (
                 {"class_weights": (1, -2)},
                 r"class_weights must be two, background and cell, not negative, got \(1, -2\)\.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import pydoc
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -22,6 +24,7 @@ WHOLE_NUMBERS = (
     *("network_def#out_channels", "validation_windows", "reach", "chunk", "memory_budget"),
 )
 AT_LEAST_ONE = ("epochs", "steps_per_epoch", "val_interval", "batch_size", "sw_batch_size", "training_images")
+AT_LEAST_ZERO = ("seed", "num_workers", "learning_rate", "network_def#dropout")
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
@@ -29,6 +32,10 @@ NUMBERS = (
     "network_def#dropout",
 )
 SWITCHES = ("resume", "rois", "save_scores", "save_tiff")
+PATHS = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "report_dir", "input", "mask"),
+    *("checkpoint", "pretrained"),
+)
 
 
 def command_line_settings(argv: Sequence[str]) -> dict[str, str]:
@@ -53,7 +60,7 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
     """Find the first name that is neither a key of the config nor an option of the command.
 
     A nested name (``network_def#dropout`` or ``network_def::dropout``) may add an argument to a component, which must
-    exist.
+    exist, and take it where its ``_target_`` is a full dotted name.
 
     Args:
         names: names set on the command line.
@@ -76,7 +83,10 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
             if key in children:
                 node = children[key]
             elif 0 < depth == len(path) - 1 and isinstance(node, Mapping):
-                break  # a further argument of a component
+                arguments = _arguments(node)  # it may be a further one
+                if arguments and key not in arguments and not key.startswith("_"):
+                    return f"unknown setting {f'--{name}'!r}: {_hint(path[:depth], key, arguments)}"
+                break
             else:
                 known = [*children, *RUN_OPTIONS] if depth == 0 else list(children)
                 return f"unknown setting {f'--{name}'!r}: {_hint(path[:depth], key, known)}"
@@ -84,7 +94,7 @@ def unknown_override(names: Iterable[str], config: Mapping[str, Any]) -> str | N
 
 
 def mistyped_value(settings: Mapping[str, str]) -> str | None:
-    """Find the first setting whose value is of another type than it must be, or below 1 where it counts something.
+    """Find the first setting whose value is of another type than it must be, or too low for what it counts.
 
     Values are read as the command's own parser, Python Fire, reads them. Expressions (``$...``) and references
     (``@...``, ``%...``) may be anything.
@@ -111,10 +121,17 @@ def mistyped_value(settings: Mapping[str, str]) -> str | None:
         elif key in AT_LEAST_ONE and value < 1:
             return f"--{name} must be at least 1, got {value!r}."
         elif key in WHOLE_NUMBERS_PER_AXIS:
-            if not all(_is_number(n, int) for n in (value if isinstance(value, list | tuple) and value else [value])):
-                return f"--{name} must be a whole number or a list of them, got {value!r}."
+            numbers = value if isinstance(value, list | tuple) and value else [value]
+            if not all(_is_number(number, int) and number > 0 for number in numbers):
+                return f"--{name} must be a whole number above 0 or a list of them, got {value!r}."
         elif key in NUMBERS and not _is_number(value, int, float):
             return f"--{name} must be a number, got {value!r}."
+        elif key in AT_LEAST_ZERO and value < 0:
+            return f"--{name} must be at least 0, got {value!r}."
+        elif key in PATHS and "#" in text:
+            return f"--{name} must be a path without '#', which configs take for a sign of their own, got {text!r}."
+        elif key in PATHS and value != text:
+            return f"--{name} must be a path, got {text!r}, which is read as {value!r}: write './{text}'."
         elif key in SWITCHES and value not in (True, False, "true"):  # MONAI takes the text 'false' for true
             return f"--{name} must be True or False, with a capital letter, got {value!r}."
     return None
@@ -149,6 +166,13 @@ def _children(node: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(node, Mapping):
         return node.items()
     return ((str(i), item) for i, item in enumerate(node)) if isinstance(node, list) else ()
+
+
+def _arguments(component: Mapping[str, Any]) -> list[str]:
+    """List the arguments that a component takes, by the signature of its target; none where that does not tell."""
+    target: Any = pydoc.locate(str(component.get("_target_", "")))
+    parameters = inspect.signature(target).parameters.values() if callable(target) else ()
+    return [] if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
 
 
 def _hint(parents: Sequence[str], key: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import Inferer
 from monai.utils import convert_to_dst_type, ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
-from unet_monai.networks.tile_shapes import balanced_output_size, mirrored_indices, output_size, tile_starts
+from unet_monai.networks.tile_shapes import balanced_output_size, mirrored_indices, output_sizes, tile_starts
 
 
 class OverlapTileInferer(Inferer):
@@ -143,8 +143,7 @@ class OverlapTileInferer(Inferer):
         steps = [2**p for p in ensure_tuple_rep(self.poolings, dims)]
         borders = ensure_tuple_rep(self.border, dims)
         if self.roi_size is not None:
-            roi_size = ensure_tuple_rep(self.roi_size, dims)
-            return tuple(output_size(n, b, s) for n, b, s in zip(roi_size, borders, steps, strict=True))
+            return output_sizes(self.roi_size, borders, steps)
         pixels = self.memory_budget / (self.bytes_per_pixel * self.sw_batch_size)
         outputs = [0] * dims
         for axes_left, axis in zip(range(dims, 0, -1), np.argsort(image_size, kind="stable"), strict=True):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import ceil
 
 import torch
+from monai.utils import ensure_tuple
 
 
 def context_border(kernel_sizes: Sequence[int], pool_sizes: Sequence[int]) -> int:
@@ -69,6 +70,28 @@ def output_size(input_size: int, border: int, step: int) -> int:
     below = above - step
     nearest = f"{below} or {above}" if below > 2 * border else f"{above}, the smallest"
     raise ValueError(f"input size must be one that the poolings fit, such as {nearest}, got {input_size}.")
+
+
+def output_sizes(input_size: int | Sequence[int], borders: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
+    """Compute the output size of a valid tile along all axes.
+
+    Args:
+        input_size: one side, or one per axis.
+        borders: border of each axis.
+        steps: step of each axis.
+
+    Raises:
+        ValueError: when there is another number of sides, or as `output_size`.
+
+    Example:
+        >>> output_sizes(572, borders=(92, 92), steps=(16, 16))
+        (388, 388)
+    """
+    sides = ensure_tuple(input_size)
+    if len(sides) not in (1, len(borders)):
+        raise ValueError(f"input size must be one side, or {len(borders)}, one per axis, got {input_size}.")
+    sides *= len(borders) // len(sides)
+    return tuple(output_size(*axis) for axis in zip(sides, borders, steps, strict=True))
 
 
 def tile_starts(image_size: int, tile_output: int, step: int) -> list[int]:

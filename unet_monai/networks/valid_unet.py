@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import relu_
-from unet_monai.networks.tile_shapes import context_border, output_size
+from unet_monai.networks.tile_shapes import context_border, output_sizes
 
 PerAxis = int | Sequence[int]
 PerLevel = PerAxis | Sequence[Sequence[int]]
@@ -251,8 +251,7 @@ class ValidUNet(nn.Module):
             >>> ValidUNet(features=(2, 4, 8, 16, 32)).output_size(572)
             (388, 388)
         """
-        sizes = ensure_tuple_rep(input_size, len(self.border))
-        return tuple(output_size(n, b, 2**p) for n, b, p in zip(sizes, self.border, self.poolings, strict=True))
+        return output_sizes(input_size, self.border, [2**p for p in self.poolings])
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, torch.Tensor]) -> ValidUNet:

@@ -8,7 +8,7 @@ from math import ceil, log, sqrt
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type
+from monai.utils import TransformBackends, convert_data_type, convert_to_dst_type, ensure_tuple
 from scipy import ndimage
 from unet_monai.data.image_io import IGNORE_LABEL
 
@@ -138,7 +138,8 @@ class BorderWeightMap(Transform):
             raise ValueError(f"w0 must not be negative, got {w0}.")
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, got {sigma}.")
-        if class_weights is not None and (len(class_weights) != 2 or min(class_weights) < 0):
+        weights = ensure_tuple(class_weights)
+        if class_weights is not None and (len(weights) != 2 or min(weights) < 0):
             raise ValueError(f"class_weights must be two, background and cell, not negative, got {class_weights}.")
         self.w0 = w0
         self.sigma = sigma
