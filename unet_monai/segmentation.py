@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 from unet_monai.data.cell_size import cell_sizes
+from unet_monai.data.image_formats import check_outliers
 from unet_monai.data.image_io import PERCENTILES
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.inferers.rescaling import warn_of_other_cells
@@ -45,7 +46,8 @@ def segment(
 
     Raises:
         FileNotFoundError: when there are no such weights.
-        ValueError: when the image does not have the network's axes and channels, or the file holds no weights.
+        ValueError: when the image does not have the network's axes and channels, or holds single values far outside of
+            the others, or the file holds no weights.
 
     Example:
         >>> segment(np.random.rand(40, 60), ValidUNet(features=(2, 4, 8, 16, 32))).shape
@@ -59,6 +61,8 @@ def segment(
         raise ValueError(f"image must have {dims} axes for {channels} channel(s), got shape {image.shape}.")
     # The bundle's own order: channels first, columns before rows.
     columns_first = image.transpose() if channels > 1 else image.transpose()[None]
+    for channel in columns_first:
+        check_outliers(np.percentile(channel, (0, *PERCENTILES, 100)), "image")
     normalise = ScaleIntensityRangePercentiles(*PERCENTILES, b_min=0, b_max=1, channel_wise=True)
     tensor = torch.as_tensor(normalise(columns_first.astype(np.float32)), device=device)[None]
     tile_inferer = OverlapTileInferer(

@@ -80,6 +80,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: tifffile.imwrite(path, np.full((5, 6), np.nan)),
         r"\S+/nan\.tif must hold finite numbers.*",
     ),
+    "outlier.tif": (
+        lambda path: tifffile.imwrite(path, np.pad([[1e30]], 20)),
+        r"\S+/outlier\.tif must hold no values far outside .*",
+    ),
     "huge.tif": (
         lambda path: tifffile.imwrite(path, np.full((5, 6), 1e300)),
         r"\S+/huge\.tif must hold numbers of at .*",

@@ -136,6 +136,19 @@ def test_large_numbers_that_it_can_hold(tmp_path: Path) -> None:
         assert read(tmp_path / "a.tif").max() == value
 
 
+@pytest.mark.parametrize("value", [1e8, -1e8, 1e38])
+def test_a_value_far_outside_of_the_others(tmp_path: Path, value: float) -> None:
+    pixels = np.random.default_rng(0).uniform(0, 200, (40, 30, 3)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    CellImageReader(in_channels=3).read(str(tmp_path / "a.tif"))
+    pixels[5, 6, 1] = value
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    with pytest.raises(ValueError, match=r"a\.tif must hold no values far outside of the others, nearly all .* to .*"):
+        CellImageReader(in_channels=3).read(str(tmp_path / "a.tif"))
+    tifffile.imwrite(tmp_path / "ids.tif", np.where(pixels[..., 0] > 0.1, 0, 2**31).astype(np.uint32))
+    LabelReader().read(str(tmp_path / "ids.tif"))  # ids may be any
+
+
 @pytest.mark.parametrize("target", ["a.png", "nowhere.png"])
 def test_links_that_lead_nowhere_are_listed_and_named(tmp_path: Path, target: str) -> None:
     (tmp_path / "images").mkdir()

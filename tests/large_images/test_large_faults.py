@@ -118,6 +118,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nan.tif": (lambda path: with_number(path, np.nan), "must hold finite numbers, got NaN or infinity .*"),
     "infinity.tif": (lambda path: with_number(path, -np.inf), "must hold finite numbers, got NaN or infinity .*"),
     "huge.tif": (lambda path: tifffile.imwrite(path, np.full((50, 60), 1e300)), "must hold numbers of at most .*"),
+    "outlier.tif": (lambda path: with_number(path, 1e30), "must hold no values far outside of the others, .*"),
     "channels.tif": (lambda path: write(path, 50, 60, 5, photometric="rgb"), r"must be grey or RGB, got axes YXS .*"),
     "complex.tif": (lambda path: write(path, 50, 60, dtype="complex64"), "must hold real numbers, got complex64 .*"),
     "stack.tif": (lambda path: write(path, 5, 50, 60), r"must be one image of 2 .* got axes \w+ .*\(5, 50, 60\)\."),

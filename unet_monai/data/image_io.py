@@ -25,6 +25,7 @@ from unet_monai.data.image_formats import (
     SUPPORTED_SUFFIXES,
     TIFF_SUFFIXES,
     Picture,
+    check_outliers,
     read_picture,
     split_page,
     split_suffix,
@@ -141,6 +142,14 @@ class CellImageReader(_CellReader):
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}.")
         self.in_channels = in_channels
+
+    def open(self, address: str) -> Picture:
+        """Read what the file at an address holds, but no image with single values far outside of the others."""
+        picture = super().open(address)
+        if picture.array.dtype not in (np.uint8, np.uint16):
+            for channel in picture.array:
+                check_outliers(np.percentile(channel, (0, *PERCENTILES, 100)), address)
+        return picture
 
     def convert(self, picture: Picture) -> np.ndarray:
         """Return the image (in_channels, X, Y[, Z])."""

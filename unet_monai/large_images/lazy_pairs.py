@@ -13,10 +13,10 @@ import numpy as np
 from monai.transforms import ScaleIntensityRange
 from skimage.measure import label as connected_components
 from tqdm import tqdm
-from unet_monai.data.image_io import IGNORE_LABEL, LARGEST_EXACT_ID, PERCENTILES
+from unet_monai.data.image_io import IGNORE_LABEL, LARGEST_EXACT_ID
 from unet_monai.large_images.block_grid import Block
 from unet_monai.large_images.lazy_image import LazyImage, name_of, open_image
-from unet_monai.large_images.percentiles import streamed_percentiles
+from unet_monai.large_images.percentiles import intensity_range
 
 BLOCK_SIDE = {2: 512, 3: 64}
 """Side of the blocks that labels are looked up by, pixels, for each number of axes."""
@@ -203,7 +203,7 @@ class PairReader:
         if key not in self._scans:
             pair = self.open(item)
             ranges = [
-                streamed_percentiles(partial(_channel, pair.image, channel), PERCENTILES)
+                intensity_range(partial(_channel, pair.image, channel), pair.image.path)
                 for channel in range(self.in_channels)
             ]
             self._scans[key] = PairScan(ranges, *self._find_labels(item, pair))

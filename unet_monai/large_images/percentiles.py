@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from math import floor
 
 import numpy as np
+from unet_monai.data.image_formats import check_outliers
+from unet_monai.data.image_io import PERCENTILES
 
 Stream = Callable[[], Iterable[np.ndarray]]
 
@@ -55,6 +57,25 @@ def streamed_percentiles(stream: Stream, percentiles: Sequence[float]) -> list[f
         low, high = value_at[floor(position)], value_at[min(floor(position) + 1, count - 1)]
         numbers.append(low + (high - low) * (position - floor(position)))
     return numbers
+
+
+def intensity_range(stream: Stream, address: str) -> list[float]:
+    """Find the two percentiles of a channel that become 0 and 1, as `CellImageReader` and the configs do in memory.
+
+    Args:
+        stream: see `streamed_percentiles`.
+        address: the image, to be named in errors.
+
+    Raises:
+        ValueError: as `check_outliers`.
+
+    Example:
+        >>> intensity_range(lambda: [np.arange(1001, dtype=np.uint16)], "a.tif")
+        [10.0, 998.0]
+    """
+    extremes = streamed_percentiles(stream, (0, *PERCENTILES, 100))
+    check_outliers(extremes, address)
+    return extremes[1:3]
 
 
 def _values_within(bins: np.ndarray, ranks: Sequence[int], upper: np.ndarray, stream: Stream) -> list[float]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from scipy import special
-from unet_monai.data.image_io import PERCENTILES, CellImageReader
+from unet_monai.data.image_io import CellImageReader
 from unet_monai.large_images.block_grid import Block, Selection, block_grid, largest_block
 from unet_monai.large_images.block_instances import BlockInstances, marks_of
 from unet_monai.large_images.block_scores import BlockScorer, image_scale, tile_inferer
@@ -26,7 +26,7 @@ from unet_monai.large_images.claims import CLAIM_SECONDS
 from unet_monai.large_images.components import Table
 from unet_monai.large_images.lazy_image import LazyImage, name_of
 from unet_monai.large_images.ome_zarr import BlockArray, made_by, open_ome_zarr
-from unet_monai.large_images.percentiles import streamed_percentiles
+from unet_monai.large_images.percentiles import intensity_range
 from unet_monai.large_images.stages import finish_blocks, finish_json
 from unet_monai.large_images.tiff_export import export_tiff
 from unet_monai.networks import ValidUNet
@@ -247,7 +247,7 @@ class LargeImageSegmenter:
 
     def _intensity_range(self) -> list[list[float]]:
         return [
-            streamed_percentiles(partial(self._selected_values, channel), PERCENTILES)
+            intensity_range(partial(self._selected_values, channel), self.image.path)
             for channel in range(self.network.in_channels)
         ]
 
