@@ -165,16 +165,19 @@ def test_a_full_disk_leaves_nothing_partial(folder: Path, monkeypatch: pytest.Mo
         Image.open(path).load()
 
 
-def test_a_bad_page_keeps_its_stack_from_appearing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bad_page", [0, 1, 2])
+def test_a_bad_page_keeps_its_stack_from_appearing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bad_page: int
+) -> None:
     tifffile.imwrite(folder / "in" / "stack.tif", np.stack([CELLS] * 3), photometric="minisblack")
     read = tifffile.TiffFile.asarray
 
-    def read_but_page_1(tif: tifffile.TiffFile, key: int, series: int) -> np.ndarray:
-        if key == 1:
+    def read_but_one(tif: tifffile.TiffFile, key: int, series: int) -> np.ndarray:
+        if key == bad_page:
             raise RuntimeError("corrupt")
         return read(tif, key=key, series=series)
 
-    monkeypatch.setattr(tifffile.TiffFile, "asarray", read_but_page_1)
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", read_but_one)
     lines = cause_of(lambda: infer(folder)).splitlines()
     assert lines[1:] == [f"{folder}/in/stack.tif must be a readable image file, got RuntimeError: corrupt"]
     assert not list((folder / "out").glob("stack*"))

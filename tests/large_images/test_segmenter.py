@@ -234,6 +234,11 @@ class TestErrors:
         with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
             self.make(tmp_path, reach=50).run()
 
+    def test_what_a_killed_removal_left_is_in_nobodys_way(self, tmp_path: Path) -> None:
+        (tmp_path / ".finished-cells" / "scores").mkdir(parents=True)
+        self.make(tmp_path).run()
+        assert not list(tmp_path.glob(".*"))
+
     def test_a_run_with_other_settings_is_not_continued(self, tmp_path: Path) -> None:
         segmenter = self.make(tmp_path)
         segmenter.part.mkdir()

@@ -215,6 +215,7 @@ class LargeImageSegmenter:
     def _remove_intermediate(self) -> None:
         """Remove `part`, renamed first: no other process may take a half-removed run for one begun."""
         rest = self.output_dir / f".finished-{self.name}"
+        shutil.rmtree(rest, ignore_errors=True)  # of a removal that was killed
         with suppress(FileNotFoundError):
             os.rename(self.part, rest)
         shutil.rmtree(rest, ignore_errors=True)  # others may be removing it too

@@ -132,10 +132,18 @@ class SaveOverlayd(SaveResultd):
         return _beside(address, OVERLAY_ENDING)
 
     def write(self, path: Path, result: Result, data: Mapping[Hashable, Any]) -> None:
-        """Write the picture; of a stack, once for all pages."""
-        if result.page != result.num_pages // 2:
-            return
-        image, instances = torch.as_tensor(data[self.image_key]), result.instances
+        """Write the picture; of a stack, once for all pages: it appears with the last one."""
+        last = result.page == result.num_pages - 1
+        if result.page == result.num_pages // 2:
+            picture = self._draw(result, torch.as_tensor(data[self.image_key]))
+            with writing(path, last=last) as part:
+                Image.fromarray(picture).save(part, format="PNG")
+        elif last:
+            with writing(path):  # it is there: the file gets its name
+                pass
+
+    def _draw(self, result: Result, image: torch.Tensor) -> np.ndarray:
+        instances = result.instances
         if instances.ndim == 3:
             middle = instances.shape[2] // 2
             image, instances = image[..., middle], instances[..., middle]
@@ -146,9 +154,7 @@ class SaveOverlayd(SaveResultd):
             nearest = [np.arange(n) * length // n for n, length in zip(size, instances.shape, strict=True)]
             instances = instances[np.ix_(*nearest)]
         rows_first = image.float().cpu().numpy().T
-        picture = draw_overlay(rows_first if len(image) == 3 else rows_first[..., 0], instances.T)
-        with writing(path) as part:
-            Image.fromarray(picture).save(part)
+        return draw_overlay(rows_first if len(image) == 3 else rows_first[..., 0], instances.T)
 
 
 class SaveRoisd(SaveResultd):
