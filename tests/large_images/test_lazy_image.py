@@ -63,6 +63,23 @@ class TestTiff:
         assert opened.grid == ((0.25, 0.5), (0.0, 0.0), "micrometer")
         np.testing.assert_array_equal(opened.read(WINDOW)[0], image.T[WINDOW])
 
+    @pytest.mark.parametrize(
+        ("units", "grid"),
+        [
+            (("nm", "µm"), ((0.25, 500.0), (0.0, 0.0), "nanometer")),
+            (("cm", "mm"), ((0.25, 0.05), (0.0, 0.0), "centimeter")),
+            (("pixel", "pixel"), ((0.25, 0.5), (0.0, 0.0), None)),
+        ],
+    )
+    def test_axes_in_units_of_their_own(self, tmp_path: Path, units: tuple[str, str], grid: tuple) -> None:
+        size = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+        size |= {"PhysicalSizeXUnit": units[0], "PhysicalSizeYUnit": units[1]}
+        tifffile.imwrite(tmp_path / "a.ome.tif", pixels(64, 96), metadata=size)
+        opened = open_image(tmp_path / "a.ome.tif").grid
+        assert opened is not None
+        assert opened.pixel_size == pytest.approx(grid[0])
+        assert opened[1:] == grid[1:]
+
     def test_only_the_tiles_of_the_window_are_read(self, tmp_path: Path) -> None:
         """All tiles but one are overwritten with what no decoder takes."""
         path, image = tmp_path / "a.tif", pixels(64, 64)

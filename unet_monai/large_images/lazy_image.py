@@ -27,6 +27,17 @@ from unet_monai.extras import import_extra
 zarr = import_extra("zarr", "large")
 
 
+UNITS = {
+    "\u00c5": ("angstrom", -10),
+    "nm": ("nanometer", -9),
+    "\u00b5m": ("micrometer", -6),
+    "mm": ("millimeter", -3),
+    "cm": ("centimeter", -2),
+    "m": ("meter", 0),
+}
+"""What OME-XML calls the units of OME-Zarr, and their power of ten in metres."""
+
+
 class PixelGrid(NamedTuple):
     """Where an image's pixels lie: size of a pixel and position of the first one, (X, Y[, Z]), in `unit`."""
 
@@ -166,13 +177,25 @@ def _open_tiff(path: str, spatial_dims: int) -> tuple[Any, str, PixelGrid | None
 
 
 def _ome_xml_grid(xml: str) -> PixelGrid | None:
-    """Read the size of a pixel from the metadata of an OME-TIFF; its unit is that of X."""
+    """Read the size of a pixel from the metadata of an OME-TIFF, in the unit of X.
+
+    The planes' positions are those of the microscope's stage, in a frame of its own: they are no offset.
+
+    Example:
+        >>> sizes = 'PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.5"'
+        >>> _ome_xml_grid(f"<OME><Image><Pixels {sizes}/></Image></OME>").pixel_size
+        (250.0, 500.0, 1.0)
+    """
     pixels = ElementTree.fromstring(xml).find("{*}Image/{*}Pixels")
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return None
-    size = tuple(float(pixels.get(f"PhysicalSize{axis}", 1)) for axis in "XYZ")
-    units = {"\u00b5m": "micrometer", "nm": "nanometer", "mm": "millimeter", "\u00c5": "angstrom"}
-    return PixelGrid(size, (0.0, 0.0, 0.0), units.get(pixels.get("PhysicalSizeXUnit", "\u00b5m")))
+    unit, power = UNITS.get(pixels.get("PhysicalSizeXUnit", "\u00b5m"), (None, 0))
+    size = []
+    for name in ("PhysicalSizeX", "PhysicalSizeY", "PhysicalSizeZ"):
+        _, own_power = UNITS.get(pixels.get(f"{name}Unit", "\u00b5m"), (None, power))
+        known = unit is not None and name in pixels.attrib
+        size.append(float(pixels.get(name, 1)) * 10.0 ** (own_power - power if known else 0))
+    return PixelGrid(tuple(size), (0.0, 0.0, 0.0), unit)
 
 
 def _open_nifti(path: str) -> tuple[Any, str, PixelGrid]:
