@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 from unet_monai.data.cell_size import cell_sizes
-from unet_monai.data.image_formats import check_outliers
-from unet_monai.data.image_io import PERCENTILES
+from unet_monai.data.image_io import PERCENTILES, check_values
 from unet_monai.inferers import OverlapTileInferer, RescalingInferer
 from unet_monai.inferers.rescaling import warn_of_other_cells
 from unet_monai.networks import ValidUNet, load_network
@@ -61,8 +60,7 @@ def segment(
         raise ValueError(f"image must have {dims} axes for {channels} channel(s), got shape {image.shape}.")
     # The bundle's own order: channels first, columns before rows.
     columns_first = image.transpose() if channels > 1 else image.transpose()[None]
-    for channel in columns_first:
-        check_outliers(np.percentile(channel, (0, *PERCENTILES, 100)), "image")
+    check_values(columns_first, "image")
     normalise = ScaleIntensityRangePercentiles(*PERCENTILES, b_min=0, b_max=1, channel_wise=True)
     tensor = torch.as_tensor(normalise(columns_first.astype(np.float32)), device=device)[None]
     tile_inferer = OverlapTileInferer(

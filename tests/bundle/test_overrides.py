@@ -118,12 +118,11 @@ class TestMistypedValue:
         assert mistyped_value({"output_dir": path}) == f"--output_dir {reason}, got {path!r}."
 
     def test_every_path_of_the_configs_is_checked(self) -> None:
-        roots = {"data_source", "validation"}
         for path in (REPOSITORY / "bundle" / "configs").rglob("*.json"):
             config = json.loads(path.read_text())
-            paths = {key for key, value in config.items() if key.endswith("_dir") or "bundle_root + '/" in str(value)}
-            names = {key for key in paths if not isinstance(config[key], dict) or key == "dataset_dir"}
-            assert names - roots <= set(PATHS), path.name
+            texts = {key for key, value in config.items() if isinstance(value, str) and "bundle_root + '/" in value}
+            folders = {key for key in config if key.endswith("_dir")} - {"check_output_dir"}
+            assert texts | folders <= set(PATHS), path.name
 
     def test_every_number_and_switch_of_the_configs_is_checked(self) -> None:
         known = {*WHOLE_NUMBERS, *WHOLE_NUMBERS_PER_AXIS, *NUMBERS, *SWITCHES, "validation"}
@@ -171,6 +170,10 @@ class TestUnknownOverride:
     )
     def test_names_the_nearest_real_key(self, name: str, nearest: str) -> None:
         assert unknown_override([name], CONFIG) == f"unknown setting '--{name}': did you mean '--{nearest}'?"
+
+    @pytest.mark.parametrize("target", ["builtins.dict", "BasicUNet", "unet_monai", "unet_monai.no_such"])
+    def test_a_component_that_does_not_tell_its_arguments(self, target: str) -> None:
+        assert unknown_override(["made#x"], {"made": {"_target_": target}}) is None
 
     def test_lists_the_settings_where_none_is_near(self) -> None:
         message = unknown_override(["zzz"], CONFIG)

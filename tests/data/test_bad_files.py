@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from monai.transforms import Compose
 from PIL import Image
+from unet_monai import segment
 from unet_monai.data import (
     CellImageReader,
     LabelReader,
@@ -25,6 +26,7 @@ from unet_monai.data import (
 )
 from unet_monai.data.fault_tolerant_dataset import FailedFilesError, first_cause
 from unet_monai.data.image_formats import count_pages, picture_size
+from unet_monai.networks import ValidUNet
 from unet_monai.transforms import LoadCellImaged
 
 from tests.rights import rights
@@ -145,6 +147,8 @@ def test_a_value_far_outside_of_the_others(tmp_path: Path, value: float) -> None
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
     with pytest.raises(ValueError, match=r"a\.tif must hold no values far outside of the others, nearly all .* to .*"):
         CellImageReader(in_channels=3).read(str(tmp_path / "a.tif"))
+    with pytest.raises(ValueError, match=r"^image must hold no values far outside of the others"):
+        segment(pixels[..., 1], ValidUNet(features=(2, 4)))
     tifffile.imwrite(tmp_path / "ids.tif", np.where(pixels[..., 0] > 0.1, 0, 2**31).astype(np.uint32))
     LabelReader().read(str(tmp_path / "ids.tif"))  # ids may be any
 

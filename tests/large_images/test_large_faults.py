@@ -109,7 +109,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tiles.tif": (lambda path: cut(path, tile=(64, 64)), f"{UNREADABLE} TiffFileError: corrupted tile .*"),
     "zlib.tif": (lambda path: cut(path, tile=(64, 64), compression="zlib"), f"{UNREADABLE} DeflateError: .*"),
     "strip.tif": (cut, f"{UNREADABLE} TiffFileError: corrupted strip .*"),
-    "empty.tif": (Path.touch, f"{UNREADABLE} TiffFileError: not a TIFF file.*"),
+    "empty.tif": (Path.touch, f"{UNREADABLE} TiffFileError: not a TIFF file(: header=| )b''"),
     "text.tif": (lambda path: path.write_text("no picture"), f"{UNREADABLE} TiffFileError: not a TIFF .*"),
     "text.nii": (lambda path: path.write_text("no picture"), f"{UNREADABLE} ImageFileError: .*"),
     "folder": (Path.mkdir, re.escape(FOLDER)),

@@ -171,7 +171,10 @@ def _children(node: Any) -> Iterable[tuple[str, Any]]:
 def _arguments(component: Mapping[str, Any]) -> list[str]:
     """List the arguments that a component takes, by the signature of its target; none where that does not tell."""
     target: Any = pydoc.locate(str(component.get("_target_", "")))
-    parameters = inspect.signature(target).parameters.values() if callable(target) else ()
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # nothing that can be called, or of C
+        return []
     return [] if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
 
 

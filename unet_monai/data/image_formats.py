@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -19,7 +19,6 @@ from PIL import Image
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 TIFF_SUFFIXES = (".tif", ".tiff")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
-FARTHEST = 1e5  # an image of 16 bits never reaches it
 _LARGEST_NUMBER = np.finfo(np.float32).max / 2  # the difference of two images' values is a float32 too
 SUPPORTED_SUFFIXES = (*NIFTI_SUFFIXES, *TIFF_SUFFIXES, *JPEG_SUFFIXES, ".png", ".bmp")
 
@@ -214,31 +213,6 @@ def check_pixels(array: Any, axes: str, address: str) -> None:
         raise ValueError(f"{address} must hold at least one pixel, got shape {array.shape}.")
     if "S" in axes and array.shape[axes.index("S")] > 4:
         raise ValueError(f"{address} must be grey or RGB, got axes {axes} of shape {array.shape}.")
-
-
-def check_outliers(extremes: Sequence[float], address: str) -> None:
-    """Raise ValueError if a value lies `FARTHEST` times the range that becomes 0 to 1, or farther, outside of it.
-
-    One such pixel would drown what a network sees around it, and a training altogether.
-
-    Args:
-        extremes: the lowest value of a channel, the percentiles that become 0 and 1, and the highest.
-        address: what to name.
-
-    Example:
-        >>> check_outliers([0, 1, 60, 65535], "a.tif")
-        >>> check_outliers([0, 1, 60, 1e30], "a.tif")
-        Traceback (most recent call last):
-        ...
-        ValueError: a.tif must hold no values far outside of the others, nearly all 1 to 60, got 0 to 1e+30.
-    """
-    lowest, low, high, highest = extremes
-    # MONAI does not scale an image whose percentiles are equal.
-    if max(low - lowest, highest - high) >= FARTHEST * ((high - low) or 1):
-        raise ValueError(
-            f"{address} must hold no values far outside of the others, nearly all {low:.4g} to {high:.4g}, "
-            f"got {lowest:.4g} to {highest:.4g}."
-        )
 
 
 def channel_first(array: np.ndarray, axes: str, spatial_dims: int, address: str) -> np.ndarray:

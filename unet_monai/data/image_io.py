@@ -25,7 +25,6 @@ from unet_monai.data.image_formats import (
     SUPPORTED_SUFFIXES,
     TIFF_SUFFIXES,
     Picture,
-    check_outliers,
     read_picture,
     split_page,
     split_suffix,
@@ -40,6 +39,9 @@ IGNORE_LABEL = -1
 
 PERCENTILES = (1.0, 99.8)
 """Those of an image that become 0 and 1, as in the bundle's configs."""
+
+FARTHEST = 1e5
+"""Times the range from 0 to 1, beyond which no value may lie; an image of 16 bits never reaches it."""
 
 LARGEST_EXACT_ID = 2**24 - 1
 """The deformation samples labels as float32, which tells integers apart up to here."""
@@ -59,6 +61,38 @@ def output_name(address: str) -> str:
     if suffix in NIFTI_SUFFIXES:
         return stem + suffix
     return stem + (".tif" if suffix in TIFF_SUFFIXES else ".png")
+
+
+def check_outliers(extremes: Sequence[float], address: str) -> None:
+    """Raise ValueError if a value lies `FARTHEST` times the range that becomes 0 to 1, or farther, outside of it.
+
+    One such pixel would drown what a network sees around it, and a training altogether.
+
+    Args:
+        extremes: the lowest value of a channel, the percentiles that become 0 and 1, and the highest.
+        address: what to name.
+
+    Example:
+        >>> check_outliers([0, 1, 60, 65535], "a.tif")
+        >>> check_outliers([0, 1, 60, 1e30], "a.tif")
+        Traceback (most recent call last):
+        ...
+        ValueError: a.tif must hold no values far outside of the others, nearly all 1 to 60, got 0 to 1e+30.
+    """
+    lowest, low, high, highest = extremes
+    # MONAI does not scale an image whose percentiles are equal.
+    if max(low - lowest, highest - high) >= FARTHEST * ((high - low) or 1):
+        raise ValueError(
+            f"{address} must hold no values far outside of the others, nearly all {low:.4g} to {high:.4g}, "
+            f"got {lowest:.4g} to {highest:.4g}."
+        )
+
+
+def check_values(image: np.ndarray, address: str) -> None:
+    """Raise ValueError as `check_outliers` does, if a channel of an image (C, *S) holds such a value."""
+    if image.dtype not in (np.uint8, np.uint16):
+        for channel in image:
+            check_outliers(np.percentile(channel, (0, *PERCENTILES, 100)), address)
 
 
 class _CellReader(ImageReader):
@@ -146,9 +180,7 @@ class CellImageReader(_CellReader):
     def open(self, address: str) -> Picture:
         """Read what the file at an address holds, but no image with single values far outside of the others."""
         picture = super().open(address)
-        if picture.array.dtype not in (np.uint8, np.uint16):
-            for channel in picture.array:
-                check_outliers(np.percentile(channel, (0, *PERCENTILES, 100)), address)
+        check_values(picture.array, address)
         return picture
 
     def convert(self, picture: Picture) -> np.ndarray:

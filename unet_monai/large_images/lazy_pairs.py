@@ -197,7 +197,8 @@ class PairReader:
         """Return what a pass over both files tells; they are read once, with a progress bar.
 
         Raises:
-            ValueError: naming the file, if it cannot be read, holds no finite numbers, no label map, or no cell.
+            ValueError: naming the file, if it cannot be read, holds no finite numbers, values far outside of
+                the others, no label map, or no cell.
         """
         key = (item["image"], item["label"])
         if key not in self._scans:

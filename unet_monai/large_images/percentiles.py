@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import floor
 
 import numpy as np
-from unet_monai.data.image_formats import check_outliers
-from unet_monai.data.image_io import PERCENTILES
+from unet_monai.data.image_io import PERCENTILES, check_outliers
 
 Stream = Callable[[], Iterable[np.ndarray]]
 

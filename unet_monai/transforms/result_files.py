@@ -137,7 +137,7 @@ class SaveOverlayd(SaveResultd):
         if result.page == result.num_pages // 2:
             picture = self._draw(result, torch.as_tensor(data[self.image_key]))
             with writing(path, last=last) as part:
-                Image.fromarray(picture).save(part, format="PNG")
+                Image.fromarray(picture).save(part)
         elif last:
             with writing(path):  # it is there: the file gets its name
                 pass
