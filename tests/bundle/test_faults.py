@@ -165,11 +165,11 @@ def test_a_full_disk_leaves_nothing_partial(folder: Path, monkeypatch: pytest.Mo
         Image.open(path).load()
 
 
-@pytest.mark.parametrize("bad_page", [0, 1, 2])
+@pytest.mark.parametrize("bad_page", [0, 1, 2, 3])
 def test_a_bad_page_keeps_its_stack_from_appearing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, bad_page: int
 ) -> None:
-    tifffile.imwrite(folder / "in" / "stack.tif", np.stack([CELLS] * 3), photometric="minisblack")
+    tifffile.imwrite(folder / "in" / "stack.tif", np.stack([CELLS] * 4), photometric="minisblack")
     read = tifffile.TiffFile.asarray
 
     def read_but_one(tif: tifffile.TiffFile, key: int, series: int) -> np.ndarray:
@@ -178,9 +178,10 @@ def test_a_bad_page_keeps_its_stack_from_appearing(
         return read(tif, key=key, series=series)
 
     monkeypatch.setattr(tifffile.TiffFile, "asarray", read_but_one)
-    lines = cause_of(lambda: infer(folder)).splitlines()
+    lines = cause_of(lambda: infer(folder, rois=True)).splitlines()
     assert lines[1:] == [f"{folder}/in/stack.tif must be a readable image file, got RuntimeError: corrupt"]
-    assert not list((folder / "out").glob("stack*"))
+    left = {path.name for path in (folder / "out").iterdir()}
+    assert left == {f"{n}{e}" for n in ("a", "z ä 细胞") for e in (".png", "_cells.csv", "_overlay.png", "_rois.zip")}
 
 
 def test_a_run_with_a_bad_file_ends_with_its_line_and_code_1(folder: Path) -> None:

@@ -14,7 +14,13 @@ from monai.handlers import LrScheduleHandler, MeanAbsoluteError, ValidationHandl
 from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import Compose, RandGaussianNoised
 from unet_monai.data import DrawSampler, TileDataset
-from unet_monai.handlers import CheckpointHandler, EpochSeedHandler, ResumeHandler, WeightAveragingHandler
+from unet_monai.handlers import (
+    CheckpointHandler,
+    DivergenceHandler,
+    EpochSeedHandler,
+    ResumeHandler,
+    WeightAveragingHandler,
+)
 from unet_monai.losses import WeightedCrossEntropyLoss
 from unet_monai.networks import ValidUNet
 
@@ -64,6 +70,7 @@ def make_training(
     weights_path, state_path = folder / "models" / "model.pt", folder / "output" / "last.pt"
     handlers = [
         EpochSeedHandler(seed=0),
+        DivergenceHandler(network),
         WeightAveragingHandler(network, averaged, steps=3),
         LrScheduleHandler(lr_scheduler, print_lr=False),
         *([ValidationHandler(1, evaluator)] if validate else []),

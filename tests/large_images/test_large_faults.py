@@ -119,6 +119,12 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "infinity.tif": (lambda path: with_number(path, -np.inf), "must hold finite numbers, got NaN or infinity .*"),
     "huge.tif": (lambda path: tifffile.imwrite(path, np.full((50, 60), 1e300)), "must hold numbers of at most .*"),
     "outlier.tif": (lambda path: with_number(path, 1e30), "must hold no values far outside of the others, .*"),
+    "rows.tif": (lambda path: write(path, 0, 60), r"must hold at least one pixel, got shape \(0, 60\)\."),
+    "columns.tif": (lambda path: write(path, 50, 0), r"must hold at least one pixel, got shape \(50, 0\)\."),
+    "zero.nii": (
+        lambda path: nibabel.save(nibabel.Nifti1Image(np.zeros((0, 7), np.uint8), np.eye(4)), path),
+        r"must hold at least one pixel, got shape \(0, 7\)\.",
+    ),
     "channels.tif": (lambda path: write(path, 50, 60, 5, photometric="rgb"), r"must be grey or RGB, got axes YXS .*"),
     "complex.tif": (lambda path: write(path, 50, 60, dtype="complex64"), "must hold real numbers, got complex64 .*"),
     "stack.tif": (lambda path: write(path, 5, 50, 60), r"must be one image of 2 .* got axes \w+ .*\(5, 50, 60\)\."),

@@ -120,6 +120,27 @@ class TestZarr:
         assert opened.grid == ((30.0, 20.0), (50.0, 40.0), "micrometer")
         np.testing.assert_array_equal(opened.read(WINDOW), image[0].transpose(0, 2, 1)[(slice(None), *WINDOW)])
 
+    @pytest.mark.parametrize(
+        ("units", "grid"),
+        [
+            (("millimeter", "micrometer"), ((0.25, 500.0), (4.0, 5000.0), "micrometer")),
+            (("micrometer", None), ((0.25, 0.5), (4.0, 5.0), None)),
+            (("furlong", "micrometer"), ((0.25, 0.5), (4.0, 5.0), "micrometer")),
+        ],
+    )
+    def test_axes_in_units_of_their_own(self, tmp_path: Path, units: tuple[str, str | None], grid: tuple) -> None:
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+        group.create_array("0", shape=(50, 70), dtype="uint8")
+        axes = [{"name": name, "type": "space", "unit": unit} for name, unit in zip("yx", units, strict=True)]
+        level = [{"type": "scale", "scale": [0.5, 0.25]}, {"type": "translation", "translation": [5, 4]}]
+        datasets = [{"path": "0", "coordinateTransformations": level}]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+        opened = open_image(tmp_path / "a.zarr").grid
+        assert opened is not None
+        for lengths, expected in zip(opened[:2], grid[:2], strict=True):
+            assert lengths == pytest.approx(expected)
+        assert opened.unit == grid[2]
+
     def test_plain_arrays_with_and_without_named_axes(self, tmp_path: Path) -> None:
         image = pixels(50, 70)
         zarr.create_array(tmp_path / "plain.zarr", data=image, chunks=(16, 16))

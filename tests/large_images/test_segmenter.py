@@ -234,6 +234,26 @@ class TestErrors:
         with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
             self.make(tmp_path, reach=50).run()
 
+    @pytest.mark.parametrize("kind", ["tif", "zarr"])
+    def test_a_result_of_an_image_that_was_changed_in_place(self, tmp_path: Path, kind: str) -> None:
+        path, image = tmp_path / f"cells.{kind}", draw_nuclei(70, 80)
+
+        def run(pixels: np.ndarray) -> Path:
+            if kind == "tif":
+                tifffile.imwrite(path, pixels)
+            elif path.exists():
+                zarr.open_array(path)[:] = pixels
+            else:
+                zarr.create_array(path, data=pixels, chunks=(32, 32))
+            return LargeImageSegmenter(
+                open_image(path), make_network(), LogitsToInstances(), tmp_path, settings()
+            ).run()
+
+        result = run(image)
+        with pytest.raises(FileExistsError, match=r"output_dir must not hold cells_cells\.zarr yet"):
+            run(image.T.copy().reshape(image.shape))
+        assert result.is_dir()
+
     def test_what_a_killed_removal_left_is_in_nobodys_way(self, tmp_path: Path) -> None:
         (tmp_path / ".finished-cells" / "scores").mkdir(parents=True)
         self.make(tmp_path).run()

@@ -220,10 +220,20 @@ def find_images(path: str | Path, *, spatial_dims: int = 2) -> list[dict[str, st
     return items
 
 
+def result_names(address: str) -> list[str]:
+    """List the names of all files that inference may write for one image.
+
+    Example:
+        >>> result_names("a.jpg")
+        ['a.png', 'a_cells.csv', 'a_overlay.png', 'a_rois.zip']
+    """
+    name = output_name(address)
+    return [name, *(split_suffix(name)[0] + ending for ending in (TABLE_ENDING, OVERLAY_ENDING, ROIS_ENDING))]
+
+
 def _of_the_same_results(files: Sequence[Path]) -> list[set[Path]]:
     """Return for each image the others for which inference would write a file of the same name."""
-    endings = (TABLE_ENDING, OVERLAY_ENDING, ROIS_ENDING)
-    results = [{output_name(file.name), *(split_suffix(file.name)[0] + ending for ending in endings)} for file in files]
+    results = [set(result_names(file.name)) for file in files]
     images: dict[str, set[Path]] = {}
     for file, names in zip(files, results, strict=True):
         for name in names:

@@ -211,7 +211,7 @@ def check_pixels(array: Any, axes: str, address: str) -> None:
         raise ValueError(f"{address} must hold real numbers, got {array.dtype} of shape {array.shape}.")
     if 0 in array.shape:
         raise ValueError(f"{address} must hold at least one pixel, got shape {array.shape}.")
-    if "S" in axes and array.shape[axes.index("S")] > 4:
+    if dict(zip(axes, array.shape, strict=False)).get("S", 1) > 4:
         raise ValueError(f"{address} must be grey or RGB, got axes {axes} of shape {array.shape}.")
 
 

@@ -8,9 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+def part_of(path: Path) -> Path:
+    """Return the temporary name of a file, beside it."""
+    return path.with_name(f".part-{path.name}")
+
+
 @contextmanager
 def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
-    """Give the temporary name beside a file, `.part-<name>`, under which a block writes it.
+    """Give the temporary name of a file, `part_of`, under which a block writes it.
 
     After the block it gets its own name, so that nothing partial ever stands there; after an error nothing stays.
 
@@ -29,7 +34,7 @@ def writing(path: Path, *, last: bool = True) -> Iterator[Path]:
         ...     [file.name for file in Path(folder).iterdir()]
         ['a.txt']
     """
-    part = path.with_name(f".part-{path.name}")
+    part = part_of(path)
     try:
         yield part
         if last:

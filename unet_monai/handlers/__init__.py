@@ -1,6 +1,7 @@
 from unet_monai.handlers.cell_size import CellSizeHandler as CellSizeHandler
 from unet_monai.handlers.checkpoints import CheckpointHandler as CheckpointHandler
 from unet_monai.handlers.checkpoints import ResumeHandler as ResumeHandler
+from unet_monai.handlers.divergence import DivergenceHandler as DivergenceHandler
 from unet_monai.handlers.epoch_seed import EpochSeedHandler as EpochSeedHandler
 from unet_monai.handlers.failed_files import FailedFiles as FailedFiles
 from unet_monai.handlers.image_results import ImageResultsHandler as ImageResultsHandler

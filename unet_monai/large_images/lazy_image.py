@@ -27,15 +27,17 @@ from unet_monai.extras import import_extra
 zarr = import_extra("zarr", "large")
 
 
-UNITS = {
-    "\u00c5": ("angstrom", -10),
-    "nm": ("nanometer", -9),
-    "\u00b5m": ("micrometer", -6),
-    "mm": ("millimeter", -3),
-    "cm": ("centimeter", -2),
-    "m": ("meter", 0),
+POWERS: dict[str | None, int] = {
+    **{"angstrom": -10, "nanometer": -9, "micrometer": -6},
+    **{"millimeter": -3, "centimeter": -2, "meter": 0},
 }
-"""What OME-XML calls the units of OME-Zarr, and their power of ten in metres."""
+"""Units of length as OME-Zarr names them, and their power of ten in metres."""
+
+OME_XML_UNITS = {
+    **{"\u00c5": "angstrom", "nm": "nanometer", "\u00b5m": "micrometer"},
+    **{"mm": "millimeter", "cm": "centimeter", "m": "meter"},
+}
+"""What OME-XML calls them."""
 
 
 class PixelGrid(NamedTuple):
@@ -72,6 +74,7 @@ class LazyImage:
     def __init__(
         self, path: str, array: Any, axes: str, grid: PixelGrid | None, *, spatial_dims: int = 2, in_channels: int = 1
     ) -> None:
+        check_pixels(array, axes, path)
         wanted = "XYZ"[:spatial_dims]
         sizes = dict(zip(axes, array.shape, strict=False))
         extra = [axis for axis, size in sizes.items() if axis not in wanted + "S" and size > 1]
@@ -79,7 +82,6 @@ class LazyImage:
             raise ValueError(
                 f"{path} must be one image of {spatial_dims} spatial axes, got axes {axes} of shape {array.shape}."
             )
-        check_pixels(array, axes, path)
         self.path, self.grid, self.in_channels = path, grid, in_channels
         self.shape = tuple(sizes[axis] for axis in wanted)
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
@@ -189,13 +191,20 @@ def _ome_xml_grid(xml: str) -> PixelGrid | None:
     pixels = ElementTree.fromstring(xml).find("{*}Image/{*}Pixels")
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return None
-    unit, power = UNITS.get(pixels.get("PhysicalSizeXUnit", "\u00b5m"), (None, 0))
-    size = []
-    for name in ("PhysicalSizeX", "PhysicalSizeY", "PhysicalSizeZ"):
-        _, own_power = UNITS.get(pixels.get(f"{name}Unit", "\u00b5m"), (None, power))
-        known = unit is not None and name in pixels.attrib
-        size.append(float(pixels.get(name, 1)) * 10.0 ** (own_power - power if known else 0))
-    return PixelGrid(tuple(size), (0.0, 0.0, 0.0), unit)
+    sides, default = [f"PhysicalSize{axis}" for axis in "XYZ"], "\u00b5m"
+    units = [OME_XML_UNITS.get(pixels.get(side + "Unit", default)) if side in pixels.attrib else None for side in sides]
+    return _pixel_grid([float(pixels.get(side, 1)) for side in sides], [0.0] * 3, units)
+
+
+def _pixel_grid(size: Sequence[float], offset: Sequence[float], units: Sequence[str | None]) -> PixelGrid:
+    """Give a grid the unit of X, into which lengths along axes of other known units are converted."""
+    first = units[0]
+    factors = [10.0 ** (POWERS[unit] - POWERS[first]) if {unit, first} <= set(POWERS) else 1.0 for unit in units]
+    return PixelGrid(
+        tuple(float(length * factor) for length, factor in zip(size, factors, strict=True)),
+        tuple(float(length * factor) for length, factor in zip(offset, factors, strict=True)),
+        first,
+    )
 
 
 def _open_nifti(path: str) -> tuple[Any, str, PixelGrid]:
@@ -231,7 +240,10 @@ def _open_zarr(path: str) -> tuple[Any, str, PixelGrid | None]:
 
 
 def _ome_zarr_grid(names: Sequence[str], axes: Sequence[Mapping], transformed: Sequence[Mapping]) -> PixelGrid:
-    """Compose the scales and translations of a level and of all levels, in this order; only these two are defined."""
+    """Compose the scales and translations of a level and of all levels, in this order; only these two are defined.
+
+    Sizes and offsets are in the unit of X.
+    """
     size, offset = np.ones(len(names)), np.zeros(len(names))
     for transform in (t for level in transformed for t in level.get("coordinateTransformations", [])):
         if transform["type"] == "scale":
@@ -239,6 +251,4 @@ def _ome_zarr_grid(names: Sequence[str], axes: Sequence[Mapping], transformed: S
         elif transform["type"] == "translation":
             offset = offset + transform["translation"]
     spatial = [names.index(axis) for axis in "XYZ" if axis in names]
-    return PixelGrid(
-        tuple(float(size[i]) for i in spatial), tuple(float(offset[i]) for i in spatial), axes[spatial[0]].get("unit")
-    )
+    return _pixel_grid(size[spatial].tolist(), offset[spatial].tolist(), [axes[i].get("unit") for i in spatial])

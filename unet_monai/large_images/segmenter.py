@@ -265,7 +265,7 @@ class LargeImageSegmenter:
         knobs = {name: getattr(self.find_instances, name) for name in ("threshold", "edge_threshold", "min_size")}
         image = Path(self.image.path).resolve()
         shared = {
-            "image": [str(image), list(self.image.shape), str(self.image.dtype), image.stat().st_mtime_ns],
+            "image": [str(image), list(self.image.shape), str(self.image.dtype), *_state_of_files(image)],
             "weights": digest.hexdigest(),
             **knobs,
             "ridge_radius": self.find_instances.ridge_radius,
@@ -274,6 +274,12 @@ class LargeImageSegmenter:
             "outputs": self.outputs,
         }
         return dict(json.loads(json.dumps(shared)))  # as it is read again, where tuples are lists
+
+
+def _state_of_files(path: Path) -> list[int]:
+    """Return the number, the bytes and the newest date of the files of an image: a change tells in one of them."""
+    states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*"))]
+    return [len(states), sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)]
 
 
 def _check_fit(image: LazyImage, network: ValidUNet, settings: BlockSettings) -> None:

@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid4, uuid5
 import numpy as np
 import tifffile
 from unet_monai.extras import import_extra
-from unet_monai.large_images.lazy_image import UNITS, PixelGrid, open_image
+from unet_monai.large_images.lazy_image import OME_XML_UNITS, PixelGrid, open_image
 from unet_monai.large_images.ome_zarr import made_by
 
 zarr = import_extra("zarr", "large")
@@ -23,7 +23,7 @@ TILE = 512
 BUFFER = 2**26
 """Bytes of tiles that are read before they are compressed and written."""
 
-UNIT_SYMBOLS = {None: "pixel"} | {name: symbol for symbol, (name, _) in UNITS.items()}
+UNIT_SYMBOLS = {None: "pixel"} | {name: symbol for symbol, name in OME_XML_UNITS.items()}
 """What OME-XML calls the units of OME-Zarr."""
 
 
