@@ -40,6 +40,16 @@ BAD_PAIRS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(path.read_bytes()[:300]),
         "must be a readable image file",
     ),
+    "image of five channels": (
+        "images",
+        lambda path: tifffile.imwrite(path, np.zeros((39, 39, 5), np.uint8), photometric="rgb"),
+        "must be grey or RGB, got ",
+    ),
+    "image of complex numbers": (
+        "images",
+        lambda path: tifffile.imwrite(path, CELL.astype(np.complex64)),
+        "must hold real numbers, got complex64",
+    ),
     "image of NaN": ("images", lambda path: tifffile.imwrite(path, CELL * np.nan), "must hold finite numbers, got NaN"),
 }
 

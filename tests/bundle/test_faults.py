@@ -17,11 +17,12 @@ import tifffile
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
-from unet_monai.bundle.errors import first_cause
+from unet_monai.bundle.errors import first_cause, says_all
 from unet_monai.data import draw_cells
+from unet_monai.data.fault_tolerant_dataset import FailedFilesError
 from unet_monai.networks import ValidUNet
 
-from tests.bundle.conftest import REPOSITORY, run_bundle
+from tests.bundle.conftest import REPOSITORY, TINY, run_bundle
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
 FEATURES = [2, 4, 8, 16, 32]
@@ -47,10 +48,13 @@ def train(folder: Path, **settings: Any) -> None:
 
 
 def cause_of(call: Callable[[], None]) -> str:
-    """Return the line that a failing run ends with."""
-    with pytest.raises((RuntimeError, ValueError)) as error:
+    """Return what the command shows of an error: one line and nothing else, or one for each file that failed."""
+    with pytest.raises((RuntimeError, ValueError, OSError)) as error:
         call()
-    return str(first_cause(error.value))
+    cause = first_cause(error.value)
+    assert says_all(cause), repr(cause)
+    assert isinstance(cause, FailedFilesError) or "\n" not in str(cause)
+    return str(cause)
 
 
 @pytest.fixture
@@ -135,10 +139,8 @@ def test_one_pixel_and_constant_images_are_images(folder: Path) -> None:
     tifffile.imwrite(folder / "in" / "pixel.tif", np.full((1, 1), 7, np.uint8))
     tifffile.imwrite(folder / "in" / "constant.tif", np.full((20, 30), 7, np.uint16))
     infer(folder)
-    assert tifffile.imread(folder / "out" / "pixel.tif").shape == (1, 1)
-    constant = tifffile.imread(folder / "out" / "constant.tif")
-    assert constant.shape == (20, 30)
-    assert len(np.unique(constant)) == 1
+    for name, shape in (("pixel", (1, 1)), ("constant", (20, 30))):
+        np.testing.assert_array_equal(tifffile.imread(folder / "out" / f"{name}.tif"), np.zeros(shape))
 
 
 @pytest.mark.parametrize("full_after", [0, 1, 2])
@@ -255,6 +257,47 @@ def pairs(folder: Path, *labels: np.ndarray) -> Path:
 
 
 CELL = np.pad(np.full((9, 9), 3, np.uint16), 15)
+BAD_IMAGES: dict[str, tuple[np.ndarray, str]] = {
+    "NaN": (np.where(CELL > 0, np.nan, 1), "must hold finite numbers, got NaN or infinity"),
+    "infinity": (np.where(CELL > 0, np.inf, 1).astype(np.float32), "must hold finite numbers, got NaN or infinity"),
+    "huge": (CELL * 1e300, "must hold numbers of at most"),
+    "outlier": (np.pad([[1e30]], 19), "must hold no values far outside of the others"),
+    "no pixel": (CELL[:0], "must hold "),
+    "complex": (CELL.astype(np.complex64), "must hold real numbers, got complex64"),
+}
+
+
+@pytest.mark.parametrize("bad", [0, 1], ids=["of training", "of validation"])
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_training_stops_at_a_bad_image_before_the_first_step(tmp_path: Path, kind: str, bad: int) -> None:
+    pixels, rule = BAD_IMAGES[kind]
+    path = pairs(tmp_path, CELL, CELL) / "images" / f"{bad}.tif"
+    tifffile.imwrite(path, pixels)
+    assert cause_of(lambda: train(tmp_path, validation=0.5)).startswith(f"{path} {rule}")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("axes", ["volume", "two channels"])
+def test_training_stops_at_an_image_of_other_axes(tmp_path: Path, axes: str) -> None:
+    pairs(tmp_path, CELL, CELL)
+    for name, pixels in (("images", np.ones((39, 39, 5), np.uint8)), ("labels", np.ones((39, 39, 5), np.uint8))):
+        (tmp_path / name / "0.tif").unlink()
+        if axes == "volume":
+            nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), tmp_path / name / "0.nii")
+        else:
+            tifffile.imwrite(tmp_path / name / "0.tif", pixels, photometric="rgb")
+    rule = r"0\.nii must have 2 spatial axes, got .*" if axes == "volume" else r"0\.tif must be grey or RGB, got .*"
+    assert re.fullmatch(rf"{tmp_path}/labels/{rule}", cause_of(lambda: train(tmp_path, validation=["1"])))
+    assert not (tmp_path / "models").exists()
+
+
+def test_training_copes_with_constant_images(tmp_path: Path) -> None:
+    pairs(tmp_path, CELL, CELL)
+    for i in range(2):
+        tifffile.imwrite(tmp_path / "images" / f"{i}.tif", np.full(CELL.shape, 7, np.uint8))
+    train(tmp_path, validation=0.5)
+    weights = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
 
 
 @pytest.mark.parametrize("bad", [0, 1], ids=["of training", "of validation"])
@@ -313,7 +356,44 @@ def test_training_copes_with_labels_of_few_and_tiny_cells(tmp_path: Path) -> Non
     pixels[::5, ::5] = np.arange(1, 65).reshape(8, 8)
     train(pairs(tmp_path, nothing, CELL, pixels, pixels), validation=["0", "1", "2"])
     weights = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
-    assert all(torch.isfinite(weight).all() for name, weight in weights.items())
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("configs", "settings", "bad", "lines"),
+    [
+        (["train"], [], "labels/0.tif", [r"RefusedFileError: \S+/labels/0\.tif must be a readable image file, got .*"]),
+        (
+            ["train", "evaluate"],
+            ["--validation", "1.0"],
+            "images/0.tif",
+            ["FailedFilesError: 1 file failed, the others are done:", r"\S+/images/0\.tif must be a readable image .*"],
+        ),
+        (
+            ["train"],
+            ["--learning_rate", "1e30"],
+            None,
+            [r"ValueError: loss must stay finite, got \w+ at step \d: .*, try a lower --learning_rate\."],
+        ),
+    ],
+    ids=["training", "evaluation", "divergence"],
+)
+def test_training_and_evaluation_end_with_their_line_and_code_1(
+    folder: Path, configs: list[str], settings: list[str], bad: str | None, lines: list[str]
+) -> None:
+    pairs(folder, CELL, CELL, CELL)
+    if bad is not None:
+        os.truncate(folder / bad, 100)
+    files = ",".join(f"'{CONFIGS}/{name}.json'" for name in configs)
+    places = ["--config_file", f"[{files}]", "--bundle_root", folder, "--dataset_dir", folder]
+    if configs == ["train"]:
+        places += ["--ckpt_dir", folder / "new"]
+    result = run_bundle(folder, "run", *places, *TINY, "--epochs", 3, *settings)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for said, line in zip(result.stderr.strip().splitlines()[-len(lines) :], lines, strict=True):
+        assert re.fullmatch(line, said)
+    assert not list(folder.rglob("new/*.pt"))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +441,6 @@ def test_a_seed_that_is_none_stops_with_its_line(tmp_path: Path, monkeypatch: py
 def test_training_stops_where_it_cannot_write(tmp_path: Path, place: str) -> None:
     pairs(tmp_path, CELL, CELL)
     (tmp_path / "taken").touch()
-    with pytest.raises((RuntimeError, OSError)) as error:
-        train(tmp_path, **{place: str(tmp_path / "taken")})
-    assert re.search(r"\[Errno \d+\] .*taken", str(first_cause(error.value)))
+    line = cause_of(lambda: train(tmp_path, **{place: str(tmp_path / "taken")}))
+    assert re.search(r"\[Errno \d+\] .*taken", line)
     assert not list(tmp_path.rglob("*.pt"))

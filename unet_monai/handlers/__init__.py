@@ -4,6 +4,7 @@ from unet_monai.handlers.checkpoints import ResumeHandler as ResumeHandler
 from unet_monai.handlers.divergence import DivergenceHandler as DivergenceHandler
 from unet_monai.handlers.epoch_seed import EpochSeedHandler as EpochSeedHandler
 from unet_monai.handlers.failed_files import FailedFiles as FailedFiles
+from unet_monai.handlers.gradient_clipping import GradientClippingHandler as GradientClippingHandler
 from unet_monai.handlers.image_results import ImageResultsHandler as ImageResultsHandler
 from unet_monai.handlers.progress import FileProgressHandler as FileProgressHandler
 from unet_monai.handlers.progress import ProgressHandler as ProgressHandler
