@@ -12,10 +12,13 @@ import numpy as np
 import tifffile
 import torch
 from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRangePercentiles
 from scipy import ndimage, special
 from unet_monai import transforms
+from unet_monai.bundle.errors import first_cause, says_all
 from unet_monai.bundle.overrides import command_line_settings, mistyped_value, unknown_override
 from unet_monai.data import CellImageReader
+from unet_monai.data.image_io import PERCENTILES
 from unet_monai.inferers import OverlapTileInferer
 from unet_monai.large_images.block_grid import block_grid
 from unet_monai.large_images.components import (
@@ -34,6 +37,7 @@ from unet_monai.transforms.instances import (
     remove_small_components,
 )
 
+from tests.bundle.test_faults import infer
 from tests.fuzz.strategies import CONFIG
 from tests.reference.overlap_tile import whole_image_scores
 from tests.reference.weight_map import weight_map_reference
@@ -156,6 +160,7 @@ DICTIONARY_TRANSFORMS: dict[str, Callable[[], Callable]] = {
     "Rescaled": lambda: transforms.Rescaled(["image", "label"], 1.5, ["linear", "nearest"]),
     "TouchingRidged": lambda: transforms.TouchingRidged("label"),
 }
+KNOBS = ("threshold", "edge_threshold", "min_size", "ridge_radius", "neck_depth")
 FILE_TRANSFORMS = {"LoadCellImaged", "SaveCellTabled", "SaveInstancesd", "SaveOverlayd", "SaveRoisd"}
 KINDS: dict[str, Callable[[np.ndarray], Any]] = {
     "array": np.copy,
@@ -213,6 +218,40 @@ def readers_and_writers_leave_their_input_alone(label: np.ndarray, seed: int) ->
             assert list(item) == list(before)
             for key, value in item.items():
                 _check_same(value, before[key])
+
+
+@torch.no_grad()
+def configs_do_what_they_set_or_refuse_in_one_line(
+    network: Mapping[str, Any], size: tuple[int, ...], settings: Mapping[str, Any], seed: int
+) -> None:
+    """What the inference config writes is what the functions make of the whole image; or it says why it does not."""
+    torch.manual_seed(seed)
+    net = ValidUNet(**network).eval()
+    grey = np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        tifffile.imwrite(folder / "in" / "a.tif", grey, photometric="minisblack")
+        torch.save(net.state_dict(), folder / "model.pt")
+        config = {"_target_": "unet_monai.networks.ValidUNet", **network}
+        try:
+            infer(folder, network_def=config, checkpoint=str(folder / "model.pt"), **settings)
+        except (RuntimeError, ValueError) as error:
+            cause = first_cause(error)
+            assert says_all(cause), repr(cause)
+            assert len(str(cause).splitlines()) == 1
+            assert any(name in str(cause) for name in settings) or "input size" in str(cause)
+            assert not list((folder / "out").glob("*"))
+            return
+        written = tifffile.imread(folder / "out" / "a.tif").T
+    normalise = ScaleIntensityRangePercentiles(*PERCENTILES, 0, 1)
+    image = torch.from_numpy(np.asarray(normalise(grey.T.astype(np.float32))))[None, None]
+    logits = whole_image_scores(image, net, net.border, net.poolings)[0].numpy()
+    knobs = {"min_size": 20, "ridge_radius": 2} | {name: settings[name] for name in KNOBS if name in settings}
+    probability = special.softmax(logits, axis=0)
+    margins = probability[1] - settings.get("threshold", 0.7), 1 - probability[0] - settings.get("edge_threshold", 0.3)
+    if min(np.abs(margin).min() for margin in margins) > 1e-4:  # or rounding decides
+        np.testing.assert_array_equal(written, logits_to_instances(logits, **knobs))
 
 
 def command_lines_are_understood_or_refused_in_one_line(settings: list[tuple[str, str]]) -> None:

@@ -84,6 +84,23 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+# Settings of the inference config, some of which it must refuse.
+INFERENCE = st.fixed_dictionaries(
+    {},
+    optional={
+        "roi_size": st.one_of(st.none(), st.integers(-1, 48), st.lists(st.integers(16, 48), min_size=1, max_size=3)),
+        "sw_batch_size": st.integers(0, 3),
+        "threshold": st.sampled_from([0.05, 0.33, 0.5, 0.99, 0, 1]),
+        "edge_threshold": st.sampled_from([0.05, 0.3, 0.6, 0.95, -1]),
+        "min_size": st.integers(-1, 6),
+        "ridge_radius": st.integers(-1, 3),
+        "neck_depth": st.sampled_from([-1, 0, 0.5, 2]),
+        "cell_diameter": st.sampled_from([None, 20]),
+        "views": st.sampled_from(["identity", "mirror"]),
+        "rois": st.booleans(),
+    },
+)
+
 # Words that a shell may hand over: anything but a null byte, and often something like a value.
 WORDS = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),

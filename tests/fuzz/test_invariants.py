@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from unet_monai import transforms
 
 from tests.fuzz import invariants
-from tests.fuzz.strategies import NAMES, SEEDS, WORDS, label_maps, masks, networks, scores, sizes
+from tests.fuzz.strategies import INFERENCE, NAMES, SEEDS, WORDS, label_maps, masks, networks, scores, sizes
 
 
 class Fuzz(NamedTuple):
@@ -32,6 +32,12 @@ KNOBS = st.fixed_dictionaries(
         "min_size": st.integers(0, 6),
     }
 )
+
+
+def grey(network: dict[str, Any]) -> dict[str, Any]:
+    return {**network, "in_channels": 1}
+
+
 FUZZ = [
     Fuzz(
         invariants.stitched_scores_are_those_of_the_whole_image,
@@ -80,7 +86,17 @@ FUZZ = [
     Fuzz(
         invariants.command_lines_are_understood_or_refused_in_one_line,
         {"settings": st.lists(st.tuples(NAMES, WORDS), min_size=1, max_size=3)},
-        0.08,
+        0.07,
+    ),
+    Fuzz(
+        invariants.configs_do_what_they_set_or_refuse_in_one_line,
+        {
+            "network": networks().filter(lambda network: network["spatial_dims"] == 2).map(grey),
+            "size": sizes(30, axes=2),
+            "settings": INFERENCE,
+            "seed": SEEDS,
+        },
+        0.01,
     ),
 ]
 

@@ -79,7 +79,8 @@ class OverlapTileInferer(Inferer):
         self.device = device
         self.progress = progress
         if roi_size is not None:
-            self.tile_output_size([1] * max(len(ensure_tuple(per_axis)) for per_axis in (roi_size, border, poolings)))
+            axes = max(len(ensure_tuple(per_axis)) for per_axis in (border, poolings))
+            self.tile_output_size([1] * (axes if axes > 1 else len(ensure_tuple(roi_size))))
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
