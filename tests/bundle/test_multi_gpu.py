@@ -21,7 +21,8 @@ from PIL import Image
 from tests.bundle.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "bundle" / "configs"
-# Without normalisation: on CPUs each process would normalise by its own tiles. Two images train, three validate.
+# Without normalisation, whose biases before it have gradients of rounding only, which Adam makes steps of. Two images
+# train, three validate.
 SETTINGS: dict[str, Any] = {"network_def#features": [2, 4, 8, 16, 32], "network_def#norm": "$None", "tile_size": 204}
 SETTINGS |= {"steps_per_epoch": 2, "val_interval": 1, "validation": 0.6, "lr_scheduler#t_total": 9}
 # An untrained network gives each class about a third; so it finds cells all the same.
@@ -98,6 +99,19 @@ def test_two_processes_train_like_one_with_both_batches(together: tuple[Path, st
     root, _ = together
     assert "input_block.norm1.weight" not in torch.load(root / "models" / "model.pt", weights_only=True)
     assert largest_difference(root, alone) < 1e-5
+
+
+def test_they_do_so_with_the_default_normalisation_too(tmp_path: Path, cells: Path) -> None:
+    settings = {**SETTINGS, "network_def#norm": "batch", "optimizer#_target_": "torch.optim.SGD"}
+    files = ["train.json", "multi_gpu_train.json"]
+    finish(torchrun("training", files, bundle_root=tmp_path / "two", dataset_dir=cells, epochs=1, **settings))
+    places = {"bundle_root": str(tmp_path / "one"), "dataset_dir": str(cells), "device": "cpu"}
+    run_alone(["train.json"], batch_size=2, epochs=1, **{**settings, **places})
+    two, one = (torch.load(tmp_path / name / "output" / "last.pt", weights_only=True) for name in ("two", "one"))
+    assert int(two["network"]["input_block.norm1.num_batches_tracked"]) == 2
+    for name, weight in one["network"].items():
+        largest = max(1.0, float(weight.abs().max().nan_to_num()))
+        torch.testing.assert_close(two["network"][name], weight, rtol=0, atol=1e-5 * largest, equal_nan=True)
 
 
 def test_one_process_writes_and_speaks(together: tuple[Path, str], alone: Path) -> None:

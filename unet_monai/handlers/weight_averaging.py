@@ -16,9 +16,9 @@ class WeightAveragingHandler:
     n = an eighth of the steps so far, and at most `steps`: the first weights, far from good, are soon forgotten. A
     function of the trainer's step, it resumes exactly.
 
-    Of several processes each keeps the average; the weights are the same everywhere. Running statistics may differ (on
-    CPUs each process normalises by its own tiles): after each epoch all take those of the first one. Attach it before
-    the validation handler.
+    Of several processes each keeps the average; the weights are the same everywhere. Running statistics may differ, as
+    instance normalisation's do: after each epoch all take those of the first one. Attach it before the validation
+    handler.
 
     Args:
         network: the network that is trained.
