@@ -16,9 +16,9 @@ class WeightAveragingHandler:
     n = an eighth of the steps so far, and at most `steps`: the first weights, far from good, are soon forgotten. A
     function of the trainer's step, it resumes exactly.
 
-    Of several processes each keeps the average; the weights are the same everywhere. Running statistics may differ, as
-    instance normalisation's do: after each epoch all take those of the first one. Attach it before the validation
-    handler.
+    Of several processes each keeps the average. The weights are the same everywhere, and so are running statistics that
+    all share (`distribute`); of others, all take those of the first one after each epoch. Attach it before the
+    validation handler.
 
     Args:
         network: the network that is trained.
