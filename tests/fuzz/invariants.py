@@ -247,7 +247,7 @@ def configs_do_what_they_set_or_refuse_in_one_line(
     normalise = ScaleIntensityRangePercentiles(*PERCENTILES, 0, 1)
     image = torch.from_numpy(np.asarray(normalise(grey.T.astype(np.float32))))[None, None]
     logits = whole_image_scores(image, net, net.border, net.poolings)[0].numpy()
-    knobs = {"min_size": 20, "ridge_radius": 2} | {name: settings[name] for name in KNOBS if name in settings}
+    knobs = {name: settings[name] for name in KNOBS if name in settings}
     probability = special.softmax(logits, axis=0)
     margins = probability[1] - settings.get("threshold", 0.7), 1 - probability[0] - settings.get("edge_threshold", 0.3)
     if min(np.abs(margin).min() for margin in margins) > 1e-4:  # or rounding decides

@@ -201,8 +201,8 @@ def _pixel_grid(size: Sequence[float], offset: Sequence[float], units: Sequence[
     first = units[0]
     factors = [10.0 ** (POWERS[unit] - POWERS[first]) if {unit, first} <= set(POWERS) else 1.0 for unit in units]
     return PixelGrid(
-        tuple(float(length * factor) for length, factor in zip(size, factors, strict=True)),
-        tuple(float(length * factor) for length, factor in zip(offset, factors, strict=True)),
+        tuple(length * factor for length, factor in zip(size, factors, strict=True)),
+        tuple(length * factor for length, factor in zip(offset, factors, strict=True)),
         first,
     )
 

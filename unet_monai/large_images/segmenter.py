@@ -277,8 +277,8 @@ class LargeImageSegmenter:
 
 
 def _state_of_files(path: Path) -> list[int]:
-    """Return the number, the bytes and the newest date of the files of an image: a change tells in one of them."""
-    states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*"))]
+    """Return the number, the bytes and the newest date of the files, and folders, of an image: a change shows there."""
+    states = [each.stat() for each in ([path] if path.is_file() else path.rglob("*"))]
     return [len(states), sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)]
 
 
