@@ -206,6 +206,8 @@ def test_a_run_with_a_bad_file_ends_with_its_line_and_code_1(folder: Path) -> No
         (["--input", "missing.png"], r"FileNotFoundError: path must be an existing image or folder of images, got .*"),
         (["--roi_sise", "500"], r"ValueError: unknown setting '--roi_sise': did you mean '--roi_size'\?"),
         (["--network_def#out_channels", "2"], "ValueError: checkpoint must .*: add --network_def#out_channels 3"),
+        (["--network_def#dropout", "2"], r"ValueError: dropout must be between 0 and 1, got 2\."),
+        (["--device", "gpu"], r"ValueError: --device must be a device that torch finds here, .*, got 'gpu'\."),
     ],
 )
 def test_a_mistake_is_one_line(folder: Path, settings: list[str], line: str) -> None:
@@ -218,10 +220,11 @@ def test_a_mistake_is_one_line(folder: Path, settings: list[str], line: str) -> 
 
 
 def test_what_nobody_expected_keeps_its_traceback(folder: Path) -> None:
-    args = ["--config_file", CONFIGS / "inference.json", "--bundle_root", folder, "--device", "no device"]
+    args = ["--config_file", CONFIGS / "inference.json", "--bundle_root", folder, "--device", "$1 / 0"]
     result = run_bundle(folder, "run", *args, "--input", folder / "in", "--output_dir", folder / "out")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+    assert result.stderr.strip().endswith("ZeroDivisionError: division by zero")
 
 
 @pytest.mark.parametrize(

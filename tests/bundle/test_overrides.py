@@ -18,6 +18,7 @@ from unet_monai.bundle.overrides import (
 
 from tests.bundle.conftest import REPOSITORY
 
+DEVICE = "--device must be a device that torch finds here, such as cpu or cuda:0"
 PER_AXIS = "must be a whole number above 0 or a list of them"
 CONFIG = {
     "epochs": 20,
@@ -64,6 +65,7 @@ class TestMistypedValue:
             "--tile_size $a --epochs @b --w0 %c --largest_diameter $None",
             "--resume --rois true --resume False --rois=True",
             "--validation t1* --views all --dataset_dir ./5 --checkpoint None --network_def#norm ten",
+            "--device cpu --device cpu:0",
         ],
     )
     def test_right_values(self, line: str) -> None:
@@ -94,6 +96,8 @@ class TestMistypedValue:
             ("--min_size None", "--min_size must be '$None', in quotes, for none, got None."),
             ("--rois false", "--rois must be True or False, with a capital letter, got 'false'."),
             ("--resume yes", "--resume must be True or False, with a capital letter, got 'yes'."),
+            ("--device gpu", f"{DEVICE}, got 'gpu'."),
+            ("--device cuda:99", f"{DEVICE}, got 'cuda:99'."),
         ],
     )
     def test_wrong_values(self, line: str, message: str) -> None:
@@ -130,6 +134,9 @@ class TestMistypedValue:
             config = json.loads(path.read_text())
             numbers = {key for key, value in config.items() if isinstance(value, int | float)}
             assert path.name == "metadata.json" or numbers <= known, path.name
+            unset = {key for key, value in config.items() if value is None}
+            others = {"class_weights", "data_source", "label_source", "roi", "network_def#norm"}
+            assert unset <= known | set(PATHS) | others, path.name
 
 
 class TestUnknownOverride:

@@ -132,7 +132,7 @@ def test_numbers_that_float32_cannot_hold(tmp_path: Path, value: float) -> None:
         read(tmp_path / "a.tif")
 
 
-def test_large_numbers_that_it_can_hold(tmp_path: Path) -> None:
+def test_large_numbers_are_read(tmp_path: Path) -> None:
     for value in (np.float64(1e38), np.int64(2**62), np.uint64(2**63)):
         tifffile.imwrite(tmp_path / "a.tif", np.array([[0, value]], dtype=value.dtype))
         assert read(tmp_path / "a.tif").max() == value

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import roifile
 import tifffile
 import torch
+from PIL import Image
 from unet_monai.data import LabelReader, write_instances
 from unet_monai.data.cell_table import cell_table
 from unet_monai.data.imagej_rois import instances_from_rois, rois_from_instances
 from unet_monai.metrics import APMetric, SEGMetric
 from unet_monai.transforms import BorderWeightMap, LogitsToInstances
 
-from tests.bundle.test_faults import pairs, train
+from tests.bundle.test_faults import cause_of, infer, pairs, train
+from tests.large_images.images import make_finding_network
 
 SIDE = 317
-CELLS = np.kron(np.arange(1, SIDE**2 + 1).reshape(SIDE, SIDE), np.pad(np.ones((2, 1), int), ((0, 1), (0, 2))))
+# Along X, Y, numbered along the rows: X runs fastest.
+CELLS = np.kron(np.arange(1, SIDE**2 + 1).reshape(SIDE, SIDE).T, np.pad(np.ones((2, 1), int), ((0, 1), (0, 2))))
 
 
 def test_they_are_found_written_read_and_scored(tmp_path: Path) -> None:
@@ -32,6 +36,29 @@ def test_they_are_found_written_read_and_scored(tmp_path: Path) -> None:
     for metric in (SEGMetric(), APMetric(iou_threshold=0.5)):
         metric(*[torch.from_numpy(read)[None]] * 2)
         assert metric.aggregate() == 1
+
+
+@pytest.mark.slow
+def test_they_are_segmented_with_tables_and_outlines(tmp_path: Path) -> None:
+    for name in ("in", "models"):
+        (tmp_path / name).mkdir()
+    network = {"network_def#features": [2, 4], "network_def#out_channels": 2, "network_def#norm": None}
+    knobs = {"threshold": 0.5, "min_size": 1, "ridge_radius": 0, "rois": True}
+    torch.save(make_finding_network().state_dict(), tmp_path / "models" / "model.pt")
+    picture = np.uint8(200) * (CELLS.T > 0)
+    tifffile.imwrite(tmp_path / "in" / "a.tif", picture)
+    Image.fromarray(picture).save(tmp_path / "in" / "b.png")
+    lines = cause_of(lambda: infer(tmp_path, **network, **knobs)).splitlines()
+    assert lines == [
+        "1 file failed, the others are done:",
+        f"{tmp_path}/in/b.png: ValueError: instances must be at most 65535 in PNG (use TIFF), got {SIDE**2}.",
+    ]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), CELLS.T)
+    assert len((tmp_path / "out" / "a_cells.csv").read_text().splitlines()) == 1 + SIDE**2
+    outlines = roifile.roiread(tmp_path / "out" / "a_rois.zip")
+    np.testing.assert_array_equal(instances_from_rois(outlines, CELLS.T.shape), CELLS.T)
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"a.tif", "a_cells.csv", "a_overlay.png", "a_rois.zip"}
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ def instances_partition_the_foreground(scores: np.ndarray, knobs: Mapping[str, A
     """Every pixel that a core reaches has one id, no other pixel has, and the ids are 1, 2, ... in raster order."""
     found = logits_to_instances(scores, **knobs, fill_holes=False, ridge_radius=0)
     probability = special.softmax(scores, axis=0)
-    components, count = ndimage.label(probability[1] > knobs["threshold"])
+    along_x, count = ndimage.label((probability[1] > knobs["threshold"]).T)
+    components = along_x.T
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     survivors = [i for i in range(1, count + 1) if sizes[i] >= knobs["min_size"]]
     cores = np.isin(components, survivors)

@@ -76,7 +76,7 @@ def check_sizes_and_first_pixels(
     np.add.at(sizes, merged + 1, np.concatenate([t["core_sizes"] for t in tables.values()]))
     np.minimum.at(first, merged + 1, np.concatenate([t["core_first"] for t in tables.values()]))
     np.testing.assert_array_equal(sizes[1:], np.bincount(found.ravel())[1:])
-    np.testing.assert_array_equal(first[1:], np.unique(found, return_index=True)[1][1:])
+    np.testing.assert_array_equal(first[1:], np.unique(found.T, return_index=True)[1][1:])
 
 
 @pytest.mark.parametrize("seed", range(3))

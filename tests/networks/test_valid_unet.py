@@ -279,6 +279,8 @@ class TestForward:
         ({"spatial_dims": 1}, r"spatial_dims must be 2 or 3, got 1\."),
         ({"features": (8,)}, r"features must hold at least 2 levels, got \(8,\)\."),
         ({"norm": "instance"}, r"norm must be 'batch' or None .*, got 'instance'\."),
+        ({"dropout": 2}, r"dropout must be between 0 and 1, got 2\."),
+        ({"dropout": -0.1}, r"dropout must be between 0 and 1, got -0\.1\."),
         ({"kernel_size": 2}, r"kernel_size must be odd along each axis, got 2\."),
         ({"kernel_size": (3, 0)}, r"kernel_size must be odd along each axis, got \(3, 0\)\."),
         ({"pool_size": 3}, r"pool_size must be 1 or 2 along each axis, got 3\."),

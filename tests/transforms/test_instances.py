@@ -45,7 +45,9 @@ def cut(label: np.ndarray, radius: int = 1) -> np.ndarray:
 
 
 def instances_of(picture: np.ndarray, *, min_size: int = 1, fill_holes: bool = True, radius: int = 0) -> np.ndarray:
-    return logits_to_instances(logits_of(picture > 0), min_size=min_size, fill_holes=fill_holes, ridge_radius=radius)
+    """Return the instances (H, W) of a picture (H, W) of cores; in between the axes are (X, Y), as in the pipelines."""
+    logits = logits_of(picture.T > 0)
+    return logits_to_instances(logits, min_size=min_size, fill_holes=fill_holes, ridge_radius=radius).T
 
 
 class TestInverseOfTheRidge:
@@ -55,8 +57,8 @@ class TestInverseOfTheRidge:
 
     @pytest.mark.parametrize("radius", [1, 2])
     def test_in_3d(self, radius: int) -> None:
-        label = np.zeros((12, 11, 14), np.int32)
-        label[1:6, 1:10, 1:13], label[6:11, 1:10, 1:13] = 1, 2
+        label = np.zeros((14, 11, 12), np.int32)
+        label[1:13, 1:10, 1:6], label[1:13, 1:10, 6:11] = 1, 2
         assert np.any(cut(label, radius) != label), "test invalid"
         np.testing.assert_array_equal(instances_of(cut(label, radius), radius=radius), label)
 
@@ -158,18 +160,21 @@ class TestHoles:
 
 
 class TestComponents:
-    def test_corners_do_not_join_and_ids_follow_array_order(self) -> None:
+    def test_corners_do_not_join_and_ids_follow_the_rows(self) -> None:
         picture = draw("""
             ...1..22
             33..4.2.
             .33..22.
         """)
-        expected = draw("""
-            ...1..22
-            33..4.2.
-            .33..22.
-        """)
-        np.testing.assert_array_equal(instances_of(picture), expected)
+        np.testing.assert_array_equal(instances_of(picture), picture)
+        np.testing.assert_array_equal(remove_small_components(5 - np.where(picture, picture, 5).T, 1).T, picture)
+
+    def test_ids_in_3d_follow_the_slices_then_the_rows(self) -> None:
+        cores = {(2, 4, 0): 1, (0, 6, 0): 2, (4, 0, 1): 3, (0, 2, 1): 4, (2, 2, 1): 5, (0, 0, 3): 6}
+        label = np.zeros((5, 7, 4), np.int32)
+        for place, number in cores.items():
+            label[place] = number
+        np.testing.assert_array_equal(logits_to_instances(logits_of(label > 0), min_size=1, ridge_radius=0), label)
 
     def test_small_ones_go_and_the_rest_is_compact(self) -> None:
         assert remove_small_components(np.array([1, 0, 2, 2, 0, 3, 3, 3]), 3).tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
@@ -235,10 +240,10 @@ class TestComponents:
 
 class TestThreeClasses:
     def test_touching_cells_come_back_whole(self) -> None:
-        classes = cell_classes(CELLS, radius=1)
+        classes = cell_classes(CELLS.T, radius=1)
         assert np.any(classes == 2), "test invalid"
         logits = np.moveaxis(6 * np.eye(3)[classes], -1, 0)
-        np.testing.assert_array_equal(logits_to_instances(logits, min_size=1), CELLS)
+        np.testing.assert_array_equal(logits_to_instances(logits, min_size=1), CELLS.T)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_foreground_and_most_pixels_of_random_cells_come_back(self, seed: int) -> None:
@@ -263,16 +268,16 @@ class TestThreeClasses:
 class TestLogitsToInstances:
     def test_keeps_kind_and_metadata(self) -> None:
         transform = LogitsToInstances(min_size=1, ridge_radius=1)
-        logits = logits_of(cut(CELLS) > 0)
+        logits = logits_of(cut(CELLS.T) > 0)
         array = transform(logits)
         assert type(array) is np.ndarray
         assert array.dtype == np.int32
-        np.testing.assert_array_equal(array[0], CELLS)
+        np.testing.assert_array_equal(array[0], CELLS.T)
         tensor = MetaTensor(torch.from_numpy(logits), affine=2 * torch.eye(3), meta={"filename_or_obj": "a.tif"})
         out = transform(tensor)
         assert isinstance(out, MetaTensor)
         assert out.dtype == torch.int32
-        assert out.shape == (1, *CELLS.shape)
+        assert out.shape == (1, *CELLS.T.shape)
         assert out.meta["filename_or_obj"] == "a.tif"
         torch.testing.assert_close(out.affine, tensor.affine)
         np.testing.assert_array_equal(tensor.numpy(), logits)

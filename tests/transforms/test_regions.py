@@ -107,7 +107,8 @@ class TestLogitsToRegions:
             regions = logits_to_regions(scores_of(cell), threshold=threshold)
             assert regions.min() == 1
             assert np.unique(regions[cell > threshold]).tolist() == list(range(1, regions.max() + 1))
-            first = [np.flatnonzero((regions == n + 1) & (cell > threshold))[0] for n in range(regions.max())]
+            cores = [(regions == n + 1) & (cell > threshold) for n in range(regions.max())]
+            first = [np.flatnonzero(core.ravel(order="F"))[0] for core in cores]
             assert first == sorted(first)
 
     @pytest.mark.parametrize(("value", "expected"), [(0.2, 0), (0.99, 1)])

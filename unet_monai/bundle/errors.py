@@ -39,5 +39,5 @@ def says_all(cause: BaseException) -> bool:
     trace = cause.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    ours = trace is not None and trace.tb_frame.f_globals["__name__"].partition(".")[0] == __name__.partition(".")[0]
-    return ours and isinstance(cause, ValueError | OSError)
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")  # an expression of a config has none
+    return module.partition(".")[0] == __name__.partition(".")[0] and isinstance(cause, ValueError | OSError)

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 import fire.parser
+import torch
 from monai.bundle import ConfigParser
 
 _OPTION = re.compile(r"--?([A-Za-z_][^=]*)(=.*)?", flags=re.DOTALL)
@@ -24,7 +25,7 @@ WHOLE_NUMBERS = (
     *("network_def#out_channels", "validation_windows", "reach", "chunk", "memory_budget"),
 )
 AT_LEAST_ONE = ("epochs", "steps_per_epoch", "val_interval", "batch_size", "sw_batch_size", "training_images")
-AT_LEAST_ZERO = ("seed", "num_workers", "learning_rate", "network_def#dropout")
+AT_LEAST_ZERO = ("seed", "num_workers", "learning_rate")
 WHOLE_NUMBERS_PER_AXIS = ("tile_size", "roi_size", "network_def#features")  # one, or a list
 NUMBERS = (
     *("max_minutes", "largest_diameter", "smoothing", "learning_rate", "w0", "sigma", "elastic_magnitude"),
@@ -134,6 +135,8 @@ def mistyped_value(settings: Mapping[str, str]) -> str | None:
             return f"--{name} must be a path, got {text!r}, which is read as {value!r}: write './{text}'."
         elif key in SWITCHES and value not in (True, False, "true"):  # MONAI takes the text 'false' for true
             return f"--{name} must be True or False, with a capital letter, got {value!r}."
+        elif key == "device" and not _is_device(text):
+            return f"--{name} must be a device that torch finds here, such as cpu or cuda:0, got {text!r}."
     return None
 
 
@@ -159,6 +162,14 @@ def check_overrides(argv: Sequence[str]) -> None:
 
 def _is_number(value: Any, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_device(name: str) -> bool:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):  # no such kind, no such number, or a torch built without it
+        return False
+    return True
 
 
 def _children(node: Any) -> Iterable[tuple[str, Any]]:

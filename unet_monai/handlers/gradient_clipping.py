@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import ignite.distributed as idist
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
@@ -39,7 +40,7 @@ class GradientClippingHandler:
         if clip_grad_norm_(self.network.parameters(), self.max_norm).isfinite():
             return
         engine.optimizer.zero_grad(set_to_none=True)
-        if self.left_out == 0:
+        if self.left_out == 0 and idist.get_rank() == 0:  # all processes have the same gradient
             logger.warning(
                 "step %d is left out: its gradient is not finite, as that of a tile without contrast (said once).",
                 engine.state.iteration,

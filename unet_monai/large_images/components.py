@@ -39,23 +39,24 @@ def piece_table(name: str, pieces: np.ndarray, block: Block, window: Block, imag
         image_size: the image's size.
 
     Returns:
-        `<name>_sizes` (n,): pixels in the block. `<name>_first` (n,): the first one as a flat index into the image,
-        where there is one. `<name>_low<axis>` and `<name>_high<axis>`: the labels of the first and last plane.
+        `<name>_sizes` (n,): pixels in the block. `<name>_first` (n,): the first one in raster order, X fastest, as a
+        flat index into the image, where there is one.
+        `<name>_low<axis>` and `<name>_high<axis>`: the labels of the first and last plane.
 
     Example:
         >>> block, window = Block((2, 0), (4, 2)), Block((2, 0), (5, 2))
         >>> table = piece_table("core", np.array([[1, 0], [0, 2], [3, 2]]), block, window, (9, 2))
         >>> table["core_sizes"].tolist(), table["core_first"][:2].tolist(), table["core_high0"].tolist()
-        ([1, 1, 0], [4, 7], [3, 2])
+        ([1, 1, 0], [2, 12], [3, 2])
     """
     own = pieces[block.within(window)]
     count = int(pieces.max(initial=0))
     starts_run = own > 0
-    starts_run[..., 1:] &= own[..., 1:] != own[..., :-1]
+    starts_run[1:] &= own[1:] != own[:-1]
     places = np.nonzero(starts_run)
     in_image = tuple(axis + start for axis, start in zip(places, block.start, strict=True))
     first = np.full(count + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, own[places], np.ravel_multi_index(in_image, image_size))
+    np.minimum.at(first, own[places], np.ravel_multi_index(in_image, image_size, order="F"))
     planes = {}
     for axis in range(pieces.ndim):
         planes[f"{name}_low{axis}"] = np.take(pieces, 0, axis)
@@ -164,7 +165,7 @@ def hole_owners(
 def instance_numbers(
     cores: Pieces, gaps: Pieces, tables: Mapping[Position, Table], min_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Number the cores 1, 2, ... by their first pixels, without the small ones, and give them their holes.
+    """Number the cores 1, 2, ... in raster order, without the small ones, and give them their holes.
 
     Args:
         cores: the merged cores, of the prefix "core".

@@ -177,6 +177,8 @@ class ValidUNet(nn.Module):
             raise ValueError(f"features must hold at least 2 levels, got {tuple(features)}.")
         if norm not in (None, "batch"):
             raise ValueError(f"norm must be 'batch' or None (others depend on the tile), got {norm!r}.")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be between 0 and 1, got {dropout}.")
         kernels = _per_level("kernel_size", kernel_size, levels, spatial_dims)
         pools = _per_level("pool_size", pool_size, levels - 1, spatial_dims)
         if any(k < 1 or k % 2 == 0 for row in kernels for k in row):

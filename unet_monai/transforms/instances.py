@@ -48,7 +48,10 @@ def fill_component_holes(components: np.ndarray) -> np.ndarray:
 
 
 def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray:
-    """Remove the components of fewer than `min_size` pixels and renumber the others 1, 2, ... in the same order.
+    """Remove the components of fewer than `min_size` pixels and number the others 1, 2, ... in raster order.
+
+    Raster order is that of the first pixels where X, the first axis, runs fastest: along the rows of a written picture,
+    one row after the other.
 
     Args:
         components: integer array (*S), 0 background.
@@ -58,13 +61,21 @@ def remove_small_components(components: np.ndarray, min_size: int) -> np.ndarray
         int32 array (*S).
 
     Example:
-        >>> remove_small_components(np.array([1, 0, 2, 2, 0, 3, 3]), min_size=2)
-        array([0, 0, 1, 1, 0, 2, 2], dtype=int32)
+        >>> remove_small_components(np.array([[0, 0, 1], [0, 0, 1], [2, 2, 0], [2, 0, 4]]), min_size=2)
+        array([[0, 0, 2],
+               [0, 0, 2],
+               [1, 1, 0],
+               [1, 0, 0]], dtype=int32)
     """
-    sizes = np.bincount(components.ravel())
-    stays = sizes >= max(min_size, 1)
-    stays[0] = False
-    return np.where(stays, np.cumsum(stays), 0).astype(np.int32)[components]
+    pixels = components.ravel(order="F")
+    sizes = np.bincount(pixels)
+    backwards = np.flatnonzero(pixels)[::-1]
+    first = np.zeros_like(sizes)
+    first[pixels[backwards]] = backwards  # the last one written stays
+    stays = 1 + np.flatnonzero(sizes[1:] >= max(min_size, 1))
+    numbers = np.zeros(len(sizes), np.int32)
+    numbers[stays[np.argsort(first[stays])]] = np.arange(1, len(stays) + 1)
+    return numbers[components]
 
 
 def grow_cores(cores: np.ndarray, within: np.ndarray, reach: int | None = None) -> np.ndarray:
@@ -172,7 +183,7 @@ def logits_to_instances(
         neck_depth: least depth in pixels of a neck that parts a core (`split_at_necks`); 0 parts none.
 
     Returns:
-        int32 array (*S), 0 background, 1, 2, ... numbered by the first core pixel in array order.
+        int32 array (*S), 0 background, 1, 2, ... in raster order of their cores (`remove_small_components`).
 
     Raises:
         ValueError: if `logits` has not two or three channels, or a knob is out of its range.

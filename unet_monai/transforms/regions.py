@@ -77,7 +77,8 @@ def logits_to_regions(logits: np.ndarray, *, threshold: float = 0.9, join_thresh
         join_threshold: mean probability below which a border between two regions is none, in [0, 1].
 
     Returns:
-        int32 array (*S), regions 1, 2, ... numbered by the first core pixel in array order; all 0 without a core.
+        int32 array (*S), regions 1, 2, ... in the order of their cores' first pixels with X, the first axis, running
+        fastest; all 0 without a core.
 
     Raises:
         ValueError: if `logits` has fewer than two channels, or a knob is out of its range.
@@ -91,8 +92,8 @@ def logits_to_regions(logits: np.ndarray, *, threshold: float = 0.9, join_thresh
     if logits.ndim < 2 or logits.shape[0] < 2:
         raise ValueError(f"logits must have two or more channels, (C, *S), got shape {tuple(logits.shape)}.")
     cell = special.softmax(logits, axis=0)[1]
-    cores, count = ndimage.label(cell > threshold)
-    if count == 0:
+    cores = ndimage.label((cell > threshold).T)[0].T
+    if not cores.any():
         return cores
     return join_at_weak_borders(watershed(1 - cell, cores), 1 - cell, join_threshold)
 
