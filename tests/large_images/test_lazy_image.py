@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +197,21 @@ class TestNifti:
         np.testing.assert_array_equal(opened.read((*WINDOW, slice(1, 5)))[0], volume[30:50, 5:21, 1:5])
         np.testing.assert_allclose(opened.grid.pixel_size, (0.5, 0.6, 2.0), rtol=1e-6)
         assert (opened.grid.offset, opened.grid.unit) == ((1.0, 2.0, 3.0), "millimeter")
+
+    def test_of_four_gigabytes_only_the_window_is_read(self, tmp_path: Path) -> None:
+        size = (2000, 2000, 500)
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(np.int16)
+        header.set_data_shape(size)
+        header["vox_offset"] = 352
+        (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(4))
+        os.truncate(tmp_path / "a.nii", 352 + 2 * math.prod(size))  # without a block of the disk
+        tracemalloc.start()
+        window = open_image(tmp_path / "a.nii", spatial_dims=3).read((*WINDOW, slice(490, 494)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert window.shape == (1, 20, 16, 4)
+        assert peak < 50e6
 
     def test_compressed_is_refused(self, tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(pixels(4, 4, 4), np.eye(4)), tmp_path / "a.nii.gz")
