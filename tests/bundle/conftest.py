@@ -39,7 +39,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of a user: five small, non-square images and their labels."""
-    root = tmp_path_factory.mktemp("user data")
+    root = tmp_path_factory.mktemp("user dätä 細胞")
     for i in range(5):
         for folder, array in zip(("images", "labels"), draw_cells(i, (72, 96)), strict=True):
             (root / folder).mkdir(exist_ok=True)
